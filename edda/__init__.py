@@ -1,0 +1,79 @@
+"""edda: durable execution as a library. Ordinary async functions that survive crashes, in your own database."""
+
+from edda.activity import activity
+from edda.app import EddaApp
+from edda.compensation import compensation, on_failure, on_failure_with_result, register_compensation
+from edda.context import ActivityInfo, WorkflowContext
+from edda.events import (
+    ReceivedEvent,
+    send_event,
+    send_event_transactional,
+    sleep,
+    sleep_until,
+    wait_event,
+    wait_timer,
+    wait_until,
+)
+from edda.exceptions import (
+    ActivityTimeoutError,
+    CompensationFailedError,
+    ConflictError,
+    EddaError,
+    EventTimeoutError,
+    ForbiddenInBody,
+    InstanceNotFoundError,
+    NoAppError,
+    NondeterminismError,
+    NotCancellableError,
+    NotRepairableError,
+    RecordedError,
+    RetryExhaustedError,
+    SerializationError,
+    TerminalError,
+    WorkflowCancelledException,
+)
+from edda.hooks import HooksBase, WorkflowHooks
+from edda.retry import RetryPolicy
+from edda.workflow import WorkflowHandle, workflow
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ActivityInfo",
+    "ActivityTimeoutError",
+    "CompensationFailedError",
+    "ConflictError",
+    "EddaApp",
+    "EddaError",
+    "EventTimeoutError",
+    "ForbiddenInBody",
+    "HooksBase",
+    "InstanceNotFoundError",
+    "NoAppError",
+    "NondeterminismError",
+    "NotCancellableError",
+    "NotRepairableError",
+    "ReceivedEvent",
+    "RecordedError",
+    "RetryExhaustedError",
+    "RetryPolicy",
+    "SerializationError",
+    "TerminalError",
+    "WorkflowCancelledException",
+    "WorkflowContext",
+    "WorkflowHandle",
+    "WorkflowHooks",
+    "activity",
+    "compensation",
+    "on_failure",
+    "on_failure_with_result",
+    "register_compensation",
+    "send_event",
+    "send_event_transactional",
+    "sleep",
+    "sleep_until",
+    "wait_event",
+    "wait_timer",
+    "wait_until",
+    "workflow",
+]

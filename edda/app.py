@@ -1,0 +1,361 @@
+"""EddaApp: the composition root. It picks the implementations, and it is the one object that lives in a user's process."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import inspect
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar
+
+from edda.core.commit import Creation, NewInstance
+from edda.core.history import InstanceId
+from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
+from edda.engine.codec import decode_error
+from edda.engine.engine import Engine, Settings
+from edda.engine.heartbeat import Lease
+from edda.engine.plans import check_size, plan_of
+from edda.engine.replies import decode_result, ending_error
+from edda.engine.worker import Bounds
+from edda.exceptions import (
+    ConflictError,
+    InstanceNotFoundError,
+    NotCancellableError,
+    NotRepairableError,
+    WrongLoopError,
+)
+from edda.history import HistoryEntry, entry_of
+from edda.retry import DEFAULT_RETRY_POLICY, RetryPolicy
+from edda.storage.port import InstanceRow, Store
+from edda.workflow import (
+    BoundWorkflow,
+    StartOptions,
+    Workflow,
+    WorkflowHandle,
+    constructed_apps,
+    workflows as declared_workflows,
+)
+
+log = logging.getLogger("edda.app")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class EddaApp:
+    """Durable workflows in this process, kept in the database at `db_url`.
+
+    `async with EddaApp(db_url=...) as app:`, or `initialize()` and `shutdown()`. It belongs to the event loop and the
+    process in which it was initialised. Nothing is opened before that.
+
+    Args:
+        service_name: Shown with the worker; no meaning beyond that.
+        db_url: `sqlite:///file.db`, `sqlite:///:memory:`, `postgresql://...`, `mysql://...`, `mariadb://...`.
+        outbox_enabled, broker_url: For the outbox relayer, which is not built yet; rows are stored in any case.
+        hooks: An object with some of the methods of `WorkflowHooks`.
+        default_retry_policy: For activities that have none of their own.
+        workflows: What this worker runs; default: every workflow that has been imported.
+        lease_seconds: After so long without a renewal others may take over.
+        poll_seconds: How often to look for work that no hint announced.
+        max_running: Instances at once; further starts wait, unowned, for anyone.
+        max_activities: Attempts at once. activity_threads: threads for activities written with `def`.
+        max_residents: Parked bodies kept in memory; others are replayed when they go on.
+        max_payload_bytes: For one argument list or result, as stored.
+        session_pool_size: Connections behind `ctx.session`. session_hold_seconds: the longest transaction on SQLite.
+        shutdown_grace_seconds: How long `shutdown()` waits for attempts under way.
+        loop_stall_seconds: An event loop that does not answer for so long is given up, with its lease.
+    """
+
+    def __init__(
+        self,
+        service_name: str | None = None,
+        db_url: str = "sqlite:///edda.db",
+        outbox_enabled: bool = False,
+        broker_url: str | None = None,
+        hooks: object | None = None,
+        default_retry_policy: RetryPolicy | None = None,
+        *,
+        workflows: Iterable[Workflow[..., Any]] | None = None,
+        lease_seconds: float = 30.0,
+        poll_seconds: float = 1.0,
+        max_running: int = 1000,
+        max_activities: int = 200,
+        activity_threads: int = 32,
+        max_residents: int = 1000,
+        max_payload_bytes: int = 1 << 20,
+        session_pool_size: int = 5,
+        session_hold_seconds: float = 20.0,
+        shutdown_grace_seconds: float = 20.0,
+        loop_stall_seconds: float = 300.0,
+    ) -> None:
+        self.service_name = service_name or "edda"
+        self.db_url = db_url
+        self.outbox_enabled = outbox_enabled
+        self.broker_url = broker_url
+        self.hooks = hooks
+        self.default_retry_policy = default_retry_policy
+        self._workflows = None if workflows is None else {workflow.name: workflow for workflow in workflows}
+        self._max_payload_bytes = max_payload_bytes
+        self._store_options: dict[str, Any] = {
+            "session_pool_size": session_pool_size,
+            "session_hold_seconds": session_hold_seconds,
+            "lease_seconds": lease_seconds,
+        }
+        self._settings = Settings(
+            lease=Lease(
+                service=self.service_name, lease_seconds=lease_seconds, loop_stall_seconds=loop_stall_seconds
+            ),
+            bounds=Bounds(
+                running_max=max_running,
+                residents_max=max_residents,
+                poll_seconds=poll_seconds,
+                shutdown_grace_seconds=shutdown_grace_seconds,
+                payload_bytes_max=max_payload_bytes,
+            ),
+            activities_max=max_activities,
+            activity_threads=activity_threads,
+            default_retry_policy=default_retry_policy or DEFAULT_RETRY_POLICY,
+        )
+        self._engine: Engine | None = None
+        self._home: tuple[asyncio.AbstractEventLoop, int] | None = None
+        self._starting: asyncio.Lock | None = None
+        constructed_apps.add(self)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def initialize(self) -> None:
+        """Connect, bring the tables up to date, and begin to work. Idempotent."""
+        loop = asyncio.get_running_loop()
+        if self._home is not None:
+            self._must_be_home()
+        else:
+            self._home = (loop, os.getpid())
+            self._starting = asyncio.Lock()
+        assert self._starting is not None
+        async with self._starting:
+            if self._engine is not None:
+                return
+            engine = Engine(
+                app=self,
+                store=self._make_store(),
+                settings=self._settings,
+                observer=self.hooks,
+                workflows=self._registered,
+            )
+            try:
+                await engine.begin()
+            except BaseException:
+                self._home = None
+                await engine.stop()
+                raise
+            self._engine = engine
+
+    async def shutdown(self) -> None:
+        """Stop taking work, let what runs end within the grace, free the rest for others. Idempotent."""
+        engine, self._engine = self._engine, None
+        if engine is None:
+            self._home = None
+            return
+        self._must_be_home()
+        try:
+            await engine.stop()
+        finally:
+            self._home = None
+
+    async def __aenter__(self) -> Self:
+        await self.initialize()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.shutdown()
+
+    def __del__(self) -> None:
+        if getattr(self, "_engine", None) is not None:
+            warnings.warn(f"{self!r} was not shut down", ResourceWarning, stacklevel=1)
+
+    def __repr__(self) -> str:
+        return f"<EddaApp {self.service_name}>"
+
+    def _make_store(self) -> Store:
+        from edda.storage.sql import open_store
+
+        return open_store(self.db_url, **self._store_options)
+
+    def _registered(self) -> dict[str, Workflow[..., Any]]:
+        return self._workflows if self._workflows is not None else declared_workflows.as_dict()
+
+    def _must_be_home(self) -> None:
+        assert self._home is not None
+        loop, pid = self._home
+        if pid != os.getpid():
+            raise WrongLoopError(
+                f"{self!r} was initialised in process {pid}; this is process {os.getpid()}, forked from it. "
+                "Initialise the app after the fork."
+            )
+        if loop is not asyncio.get_running_loop():
+            raise WrongLoopError(
+                f"{self!r} was initialised in another event loop. Use it there, or `await app.shutdown()` there first."
+            )
+
+    async def _ready(self) -> Engine:
+        if self._engine is None:
+            await self.initialize()
+        self._must_be_home()
+        assert self._engine is not None
+        return self._engine
+
+    @property
+    def worker_id(self) -> str:
+        """Id of this process's worker; empty before `initialize()`."""
+        return self._engine.worker_id if self._engine is not None else ""
+
+    # -- instances ---------------------------------------------------------------------------------------------------
+
+    async def start(
+        self, workflow: Workflow[P, R] | BoundWorkflow[P, R], *args: P.args, **kwargs: P.kwargs
+    ) -> WorkflowHandle[R]:
+        """Start an instance on this app: `await app.start(order_workflow, order_id="ORD-1")`."""
+        bound = workflow.options() if isinstance(workflow, Workflow) else workflow
+        return await bound.on(self).start(*args, **kwargs)
+
+    def handle(self, instance_id: str) -> WorkflowHandle[Any]:
+        """The handle of any instance, by its id."""
+        return WorkflowHandle(instance_id, self)
+
+    async def start_instance(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StartOptions
+    ) -> WorkflowHandle[Any]:
+        """What `Workflow.start` does on this app: validate, store, run."""
+        engine = await self._ready()
+        self._must_be_current(workflow)
+        new = self._new_instance(engine, workflow, args, kwargs, options)
+        if options.session is not None:
+            creation = await engine.store.create_in(options.session, new)
+        else:
+            creation = await engine.start(new)
+        if not creation.created and options.on_conflict == "error":
+            _check_same_start(new, creation)
+        return WorkflowHandle(new.id, self)
+
+    def _new_instance(
+        self,
+        engine: Engine,
+        workflow: Workflow[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: StartOptions,
+    ) -> NewInstance:
+        signature = plan_of(workflow).signature
+        bound = signature.bind(args, kwargs)
+        text = signature.encode(bound.args, bound.kwargs)
+        check_size(text, limit=self._max_payload_bytes, what=f"the input of workflow {workflow.name}")
+        return NewInstance(
+            id=InstanceId(options.id or f"{workflow.name}-{engine.environment.sortable_id()}"),
+            workflow=workflow.name,
+            input=text,
+            args_hash=signature.canonical_hash(args, kwargs),
+            source_hash=_source_hash(workflow),
+            python=f"{sys.version_info.major}.{sys.version_info.minor}",
+        )
+
+    def _must_be_current(self, workflow: Workflow[..., Any]) -> None:
+        """A name means one workflow: an instance started from a shadowed one would run the other."""
+        known = self._registered().get(workflow.name)
+        if known is workflow:
+            return
+        if known is None:
+            raise ConflictError(f"Workflow '{workflow.name}' is not among the workflows=[...] of {self!r}")
+        raise ConflictError(
+            f"Two workflows are named '{workflow.name}': {_place(known)} is the one that runs, {_place(workflow)} was to "
+            'be started. Give one of them another: @workflow(name="...").'
+        )
+
+    async def result_of(self, instance_id: str, *, timeout: float | None) -> Any:
+        """What `handle.result()` does."""
+        engine = await self._ready()
+        try:
+            async with asyncio.timeout(timeout):
+                ending = await engine.wait(InstanceId(instance_id))
+        except TimeoutError:
+            status, reason = await self.status_of(instance_id), await self.reason_of(instance_id)
+            raise TimeoutError(
+                f"Workflow instance '{instance_id}' has no result after {timeout} seconds: it is {status}"
+                + (f" ({reason})" if reason else "")
+            ) from None
+        if ending.status is Status.COMPLETED:
+            return decode_result(ending.workflow, ending.output, ending.blob)
+        raise ending_error(instance_id, ending.status, ending.error)
+
+    async def status_of(self, instance_id: str) -> str:
+        return (await self._row(instance_id)).status.value
+
+    async def reason_of(self, instance_id: str) -> str:
+        row = await self._row(instance_id)
+        if row.reason or row.error is None or row.status in ENDED:
+            return row.reason
+        return str(decode_error(row.error))
+
+    async def history_of(self, instance_id: str) -> list[HistoryEntry]:
+        engine = await self._ready()
+        histories = await engine.store.histories([InstanceId(instance_id)])
+        if not histories.get(InstanceId(instance_id)):
+            await self._row(instance_id)
+        return [entry_of(event) for event in histories.get(InstanceId(instance_id), [])]
+
+    async def _row(self, instance_id: str) -> InstanceRow:
+        engine = await self._ready()
+        row = await engine.store.instance(InstanceId(instance_id))
+        if row is None:
+            raise InstanceNotFoundError(instance_id)
+        return row
+
+    async def cancel(self, instance_id: str, *, by: str = "user") -> None:
+        """Ask an instance to cancel; see `WorkflowHandle.cancel`."""
+        engine = await self._ready()
+        before = await engine.cancel(InstanceId(instance_id), by=by)
+        if before is None:
+            raise InstanceNotFoundError(instance_id)
+        if before.status not in CANCELLABLE:
+            raise NotCancellableError(instance_id, before.status.value)
+
+    async def retry(self, instance_id: str) -> None:
+        """Let an instance go on that was set aside or could not be undone; see `WorkflowHandle.retry`."""
+        engine = await self._ready()
+        before = await engine.retry(InstanceId(instance_id))
+        if before is None:
+            raise InstanceNotFoundError(instance_id)
+        if before.status not in REPAIRABLE:
+            raise NotRepairableError(instance_id, before.status.value)
+
+
+def _check_same_start(new: NewInstance, there: Creation) -> None:
+    if there.workflow == new.workflow and there.args_hash == new.args_hash:
+        return
+    what = f"workflow '{there.workflow}'" if there.workflow != new.workflow else "other arguments"
+    raise ConflictError(
+        f"Workflow instance '{new.id}' exists already and was started with {what}. Choose another id, or "
+        'options(..., on_conflict="return") to get the existing one.',
+        instance_id=new.id,
+    )
+
+
+def _place(workflow: Workflow[..., Any]) -> str:
+    return f"{workflow.function.__module__}.{workflow.function.__qualname__}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _source_hash(workflow: Workflow[..., Any]) -> str:
+    """Of the function's text, where there is one: shown to people, decides nothing."""
+    try:
+        source = inspect.getsource(workflow.function)
+    except (OSError, TypeError):
+        return ""
+    return hashlib.sha256(source.encode()).hexdigest()

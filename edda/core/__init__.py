@@ -1,0 +1,1 @@
+"""The pure core: given history and a request it decides. No clock, no await, no I/O; standard library types only."""

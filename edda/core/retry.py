@@ -1,0 +1,77 @@
+"""When to try again: a policy, and the decision after a recorded failure. Pure: time is passed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(kw_only=False)
+class RetryPolicy:
+    """How often and how patiently an activity is tried. All intervals are in seconds.
+
+    The delay after attempt n is `initial_interval * backoff_coefficient ** (n - 1)`, at most `max_interval`.
+    `max_attempts` counts the first attempt too; None means for ever. `max_duration` limits attempts and delays together
+    (not time without a worker) and is checked after a failed attempt; None means no limit. Errors that are not of
+    `retryable_error_types`, or are of `non_retryable_error_types`, or are `TerminalError`, end it at once.
+    """
+
+    initial_interval: float = 1.0
+    backoff_coefficient: float = 2.0
+    max_interval: float = 60.0
+    max_attempts: int | None = 5
+    max_duration: float | None = 300.0
+    retryable_error_types: tuple[type[Exception], ...] = (Exception,)
+    non_retryable_error_types: tuple[type[Exception], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.initial_interval < 0 or self.max_interval < 0:
+            raise ValueError(f"intervals cannot be negative: {self}")
+        if self.backoff_coefficient < 1:
+            raise ValueError(f"backoff_coefficient must be at least 1: {self}")
+        if self.max_attempts is not None and self.max_attempts < 1:
+            raise ValueError(f"max_attempts must be at least 1, or None for no limit: {self}")
+        if self.max_duration is not None and self.max_duration < 0:
+            raise ValueError(f"max_duration cannot be negative: {self}")
+
+    def is_retryable(self, error: BaseException) -> bool:
+        """Whether this kind of error may be tried again (`TerminalError` is decided by the caller)."""
+        if isinstance(error, self.non_retryable_error_types):
+            return False
+        return isinstance(error, self.retryable_error_types)
+
+    def calculate_delay(self, attempt: int) -> float:
+        """Seconds to wait after attempt number `attempt` (1 is the first)."""
+        try:
+            return min(self.initial_interval * self.backoff_coefficient ** (attempt - 1), self.max_interval)
+        except OverflowError:
+            return self.max_interval
+
+
+DEFAULT_RETRY_POLICY: Final = RetryPolicy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TryAgain:
+    """Another attempt, after this delay."""
+
+    delay_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GiveUp:
+    """No further attempt."""
+
+    exhausted: bool
+    """The policy ran out, as against an error that is not to be retried."""
+
+
+def after_failure(policy: RetryPolicy, *, attempts: int, spent_us: int, retryable: bool) -> TryAgain | GiveUp:
+    """Decide after `attempts` failed attempts that took, with the delays between them, `spent_us`."""
+    if not retryable:
+        return GiveUp(exhausted=False)
+    if policy.max_attempts is not None and attempts >= policy.max_attempts:
+        return GiveUp(exhausted=True)
+    if policy.max_duration is not None and spent_us >= policy.max_duration * 1_000_000:
+        return GiveUp(exhausted=True)
+    return TryAgain(delay_us=round(policy.calculate_delay(attempts) * 1_000_000))

@@ -1,0 +1,466 @@
+"""Attempts: running the code of activities and compensations on the real loop, or in threads.
+
+An attempt ends in an `Outcome`, handed to whoever asked for it; it is recorded there, not here. Only where the code used
+`ctx.session` the record is written inside the attempt's own transaction, through the driver's `commit_inside`.
+
+Laws: code runs in a fresh context with edda's variables only, never the starter's. What an attempt gets to see is what a
+later one would see. SystemExit, KeyboardInterrupt and MemoryError are crashes of the process, not failures.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures.thread
+import hashlib
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+from edda.activity import Activity
+from edda.context import ActivityInfo, Run, WorkflowContext, current_run
+from edda.core.commit import NewInstance, OutboxMessage
+from edda.core.history import InstanceId, WorkerId
+from edda.engine.codec import Stored, ValueCodec
+from edda.engine.environment import DatabaseClock, Environment
+from edda.engine.plans import plan_of
+from edda.exceptions import ActivityTimeoutError, EddaError, SessionUnavailableError
+from edda.storage.port import Store, UserTransaction
+from edda.workflow import App, StartOptions, Workflow, WorkflowHandle, current_app
+
+log = logging.getLogger("edda.engine")
+
+UNCOUNTED_MAX: Final = 10
+"""Times that a user's transaction lost to others is tried again at once, without counting as an attempt."""
+
+EVENT_DATA: Final = ValueCodec(what="the data of an event")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be run: one attempt of one call."""
+
+    call_id: str
+    name: str
+    function: Callable[..., Any]
+    is_async: bool
+    takes_context: bool
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    timeout: float | None
+    number: int
+    """Which attempt it is, for `ctx.activity.attempt`."""
+    interruptible: bool
+    """False: it has a compensation, so cancelling waits for its end, to know what to undo."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended."""
+
+    order: Order
+    value: object = None
+    error: BaseException | None = None
+    interrupted: bool = False
+    """It was cancelled by the engine and gave no answer."""
+    duration_us: int = 0
+    outbox: list[OutboxDraft] = field(default_factory=list["OutboxDraft"])
+    recorded: bool = False
+    """It was committed already, inside the user's transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxDraft:
+    """An event that an attempt wants sent if it succeeds."""
+
+    id: str
+    type: str
+    source: str
+    data: Stored
+    content_type: str | None
+
+    def message(self, *, instance_id: InstanceId, seq: int, ordinal: int, at_us: int) -> OutboxMessage:
+        default = "application/octet-stream" if self.data.blob is not None else "application/json"
+        return OutboxMessage(
+            id=self.id,
+            instance_id=instance_id,
+            seq=seq,
+            ordinal=ordinal,
+            type=self.type,
+            source=self.source,
+            data=self.data.text,
+            blob=self.data.blob,
+            content_type=self.content_type or default,
+            at_us=at_us,
+        )
+
+
+class Client(Protocol):
+    """Who ordered an attempt."""
+
+    instance_id: InstanceId
+    workflow_name: str
+
+    async def commit_inside(self, outcome: Outcome, transaction: UserTransaction) -> bool:
+        """Record the outcome inside the user's transaction and commit it. False: the claim is lost."""
+        ...
+
+    def attempt_ended(self, outcome: Outcome) -> None: ...
+
+
+class Attempts:
+    """All attempts that run in this process, within their bounds."""
+
+    def __init__(
+        self,
+        *,
+        app: App,
+        store: Store,
+        worker: Callable[[], WorkerId],
+        clock: DatabaseClock,
+        environment: Environment,
+        hooks: object | None,
+        activities_max: int,
+        threads: int,
+    ) -> None:
+        self.app = app
+        self.store = store
+        self.worker = worker
+        self.clock = clock
+        self.environment = environment
+        self.hooks = hooks
+        self._activities_max = activities_max
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._queue: deque[Attempt] = deque()
+
+    def run(self, client: Client, order: Order) -> Attempt:
+        """Start an attempt, or queue it where too many run."""
+        attempt = Attempt(self, client, order)
+        if len(self._running) < self._activities_max:
+            self._start(attempt)
+        else:
+            self._queue.append(attempt)
+        return attempt
+
+    def _start(self, attempt: Attempt) -> None:
+        context = Context()
+        context.run(current_run.set, attempt.run)
+        context.run(current_app.set, self.app)
+        loop = asyncio.get_running_loop()
+        task = attempt.task = loop.create_task(attempt.execute(), context=context)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("an attempt broke down inside edda", exc_info=error)
+        while self._queue and len(self._running) < self._activities_max:
+            attempt = self._queue.popleft()
+            if not attempt.dropped:
+                self._start(attempt)
+
+    def pool(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = DaemonThreads(self._threads)
+        return self._pool
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    async def stop(self) -> None:
+        """Cancel what runs and leave the threads to themselves."""
+        self._queue.clear()
+        tasks = list(self._running)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class DaemonThreads(ThreadPoolExecutor):
+    """A pool whose threads never keep the interpreter alive: a forgotten `shutdown()` must not hang the exit.
+
+    The interpreter joins the threads of every pool at exit; those of this one are struck from its list.
+    """
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(max_workers=threads, thread_name_prefix="edda-activity")
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        submitted = super().submit(fn, *args, **kwargs)
+        for thread in self._threads:
+            concurrent.futures.thread._threads_queues.pop(thread, None)  # type: ignore[attr-defined]
+        return submitted
+
+
+class Attempt:
+    """One attempt, queued or running."""
+
+    __slots__ = ("_attempts", "_client", "dropped", "interrupting", "order", "run", "task")
+
+    def __init__(self, attempts: Attempts, client: Client, order: Order) -> None:
+        self._attempts = attempts
+        self._client = client
+        self.order = order
+        self.run = AttemptRun(attempts, client, order)
+        self.task: asyncio.Task[None] | None = None
+        self.dropped = False
+        self.interrupting = False
+
+    def interrupt(self) -> None:
+        """Cancel the code. The outcome still comes, unless the code never began."""
+        self.interrupting = True
+        if self.task is not None:
+            self.task.cancel()
+        elif not self.dropped:
+            self.dropped = True
+            self._client.attempt_ended(Outcome(order=self.order, interrupted=True))
+
+    def forget(self) -> None:
+        """Cancel the code; nobody wants the outcome."""
+        self.dropped = True
+        if self.task is not None:
+            self.task.cancel()
+
+    async def execute(self) -> None:
+        steady_us = self._attempts.environment.steady_us
+        began = steady_us()
+        outcome = Outcome(order=self.order)
+        for uncounted in range(UNCOUNTED_MAX + 1):
+            outcome = Outcome(order=self.order)
+            self.run.begin()
+            again = await self._once(outcome)
+            if not again or uncounted == UNCOUNTED_MAX:
+                break
+        outcome.duration_us = steady_us() - began
+        if not self.dropped:
+            self._client.attempt_ended(outcome)
+
+    async def _once(self, outcome: Outcome) -> bool:
+        """Run the code and fill in the outcome. True: it lost only to other transactions, run it again."""
+        run = self.run
+        try:
+            outcome.value = await self._call()
+            outcome.outbox = run.outbox
+            if run.transaction is not None and await run.transaction.flush():
+                outcome.recorded = await self._client.commit_inside(outcome, run.transaction)
+                if not outcome.recorded:
+                    self.dropped = True
+        except asyncio.CancelledError:
+            outcome.interrupted = self.interrupting or self.dropped
+            if not outcome.interrupted:
+                outcome.error = asyncio.CancelledError("the activity cancelled itself")
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            outcome.error = error
+        if outcome.recorded or run.transaction is None:
+            return False
+        await asyncio.shield(run.transaction.rollback())
+        return (
+            outcome.error is not None
+            and not self.interrupting
+            and self._attempts.store.is_serialization_failure(outcome.error)
+        )
+
+    async def _call(self) -> object:
+        order = self.order
+        if not order.is_async:
+            return await self._call_in_thread()
+        args = (WorkflowContext(self.run), *order.args) if order.takes_context else order.args
+        if order.timeout is None:
+            return await order.function(*args, **order.kwargs)
+        clock = asyncio.timeout(order.timeout)
+        try:
+            async with clock:
+                return await order.function(*args, **order.kwargs)
+        except TimeoutError as error:
+            if clock.expired():
+                raise self._timed_out() from error
+            raise
+
+    async def _call_in_thread(self) -> object:
+        """A `def`. When it takes too long its thread keeps running, and keeps its place in the pool."""
+        order = self.order
+        args = (WorkflowContext(self.run), *order.args) if order.takes_context else order.args
+        self.run.in_thread = True
+        context = Context()
+        context.run(current_run.set, self.run)
+        context.run(current_app.set, self._attempts.app)
+
+        def call() -> object:
+            return context.run(order.function, *args, **order.kwargs)
+
+        loop = asyncio.get_running_loop()
+        working = loop.run_in_executor(self._attempts.pool(), call)
+        try:
+            value = await asyncio.wait_for(asyncio.shield(working), order.timeout)
+        except TimeoutError as error:
+            if working.done():
+                raise
+            working.add_done_callback(_retrieve)
+            raise self._timed_out() from error
+        if asyncio.iscoroutine(value):  # a lambda around an async function, say
+            return await value
+        return value
+
+    def _timed_out(self) -> ActivityTimeoutError:
+        return ActivityTimeoutError(
+            f"Activity {self.order.name} ({self.order.call_id} of {self._client.instance_id}) took longer than its "
+            f"timeout of {self.order.timeout} seconds"
+        )
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Nobody waits for it any more: do not let asyncio complain about its error."""
+    if not future.cancelled():
+        future.exception()
+
+
+class AttemptRun(Run):
+    """The `Run` behind the context of an activity or compensation."""
+
+    def __init__(self, attempts: Attempts, client: Client, order: Order) -> None:
+        self._attempts = attempts
+        self._order = order
+        self.instance_id = client.instance_id
+        self.workflow_name = client.workflow_name
+        self.worker_id = attempts.worker()
+        self.in_thread = False
+        self.transaction: UserTransaction | None = None
+        self.outbox: list[OutboxDraft] = []
+        self._starts = 0
+        self._seeds = 0
+
+    def begin(self) -> None:
+        """A new attempt at the code: nothing of the one before is kept."""
+        self.transaction = None
+        self.outbox = []
+        self._starts = 0
+        self._seeds = 0
+
+    @property
+    def replaying(self) -> bool:
+        return False
+
+    @property
+    def hooks(self) -> object | None:
+        return self._attempts.hooks
+
+    @property
+    def executed(self) -> set[str]:
+        return set()
+
+    @property
+    def info(self) -> ActivityInfo:
+        return ActivityInfo(
+            id=self._order.call_id,
+            name=self._order.name,
+            attempt=self._order.number,
+            idempotency_key=f"{self.instance_id}/{self._order.call_id}",
+        )
+
+    @property
+    def session(self) -> Any:
+        if self.in_thread:
+            raise SessionUnavailableError(
+                f"ctx.session cannot be used in {self._order.name}(), which is a plain `def` and runs in a thread. "
+                "Write it as `async def`."
+            )
+        if self.transaction is None:
+            label = f"{self._order.call_id} of {self.instance_id}"
+            self.transaction = self._attempts.store.transaction(self._attempts.worker(), label=label)
+        return self.transaction.session
+
+    @property
+    def in_transaction(self) -> bool:
+        return self.transaction is not None and self.transaction.opened
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        nested: AbstractAsyncContextManager[None] = self.session.begin_nested()
+        return nested
+
+    def now_us(self) -> int:
+        return self._attempts.clock.at_most_us()
+
+    def seed(self, purpose: str) -> bytes:
+        self._seeds += 1
+        return hashlib.sha256(f"{self.instance_id}\0{self._order.call_id}\0{purpose}\0{self._seeds}".encode()).digest()
+
+    def patched(self, patch_id: str) -> bool:
+        raise RuntimeError("ctx.patched() is for workflow functions; an activity is simply run as it is now")
+
+    def activity(
+        self, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, call_id: str | None
+    ) -> Coroutine[Any, Any, Any]:
+        return self._inline(activity, args, kwargs)
+
+    async def _inline(self, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """An activity called by an activity is part of it."""
+        if activity.takes_context:
+            args = (WorkflowContext(self), *args)
+        if activity.is_async:
+            return await activity.function(*args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._attempts.pool(), lambda: activity.function(*args, **kwargs)
+        )
+
+    def timer(self, prefix: str, *, due_us: int, timer_id: str | None) -> Coroutine[Any, Any, None]:
+        raise RuntimeError(f"{prefix}() is for workflow functions; in an activity use asyncio.sleep()")
+
+    async def child(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StartOptions
+    ) -> WorkflowHandle[Any]:
+        """Started by an activity: no child, and a retry finds the instance that the attempt before started."""
+        self._starts += 1
+        instance_id = options.id or _started_id(workflow.name, self.instance_id, self._order.call_id, self._starts)
+        chosen = StartOptions(id=instance_id, on_conflict=options.on_conflict)
+        if self.transaction is None or not self.transaction.opened:
+            return await self._attempts.app.start_instance(workflow, args, kwargs, chosen)
+        signature = plan_of(workflow).signature
+        bound = signature.bind(args, kwargs)
+        await self.transaction.start(
+            NewInstance(
+                id=InstanceId(instance_id),
+                workflow=workflow.name,
+                input=signature.encode(bound.args, bound.kwargs),
+                args_hash=signature.canonical_hash(args, kwargs),
+            )
+        )
+        return WorkflowHandle(instance_id, self._attempts.app)
+
+    def child_result(self, instance_id: str) -> Coroutine[Any, Any, Any]:
+        return self._attempts.app.result_of(instance_id, timeout=None)
+
+    async def send(self, event_type: str, source: str, data: object, *, content_type: str | None) -> str:
+        event_id = str(UUID(hex=self._attempts.environment.sortable_id()))
+        self.outbox.append(
+            OutboxDraft(
+                id=event_id, type=event_type, source=source, data=EVENT_DATA.encode(data), content_type=content_type
+            )
+        )
+        return event_id
+
+    def owe(
+        self, compensation: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, call_id: str | None
+    ) -> Coroutine[Any, Any, None]:
+        raise EddaError(
+            f"register_compensation() is for workflow functions; undo activity {self._order.name}() with "
+            "@on_failure(...)"
+        )
+
+
+def _started_id(workflow: str, instance_id: str, call_id: str, number: int) -> str:
+    digest = hashlib.sha256(f"{instance_id}\0{call_id}\0{number}".encode()).hexdigest()
+    return f"{workflow}-{digest[:32]}"

@@ -1,0 +1,304 @@
+"""The body of one workflow, running: its loop, the calls it made, and what it asks for now.
+
+A call's id is fixed when it is made; the call is *asked* when it is first awaited. Asking does nothing: the driver reads
+`asked` after each drain, answers what history or a live result can answer, one completion at a time, and performs the
+rest. This module neither writes nor executes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import zlib
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
+from contextvars import Context
+from typing import Any
+
+from edda.activity import Activity
+from edda.compensation import compensations
+from edda.context import ActivityInfo, Run, WorkflowContext, current_run
+from edda.core.commit import NewInstance
+from edda.core.history import HistoryEvent, InstanceId
+from edda.core.journal import CallKind, Journal, describe_call, describe_event, fits
+from edda.engine.body_loop import BodyFuture, BodyLoop, Evicted
+from edda.engine.codec import Stored, ValueCodec
+from edda.engine.plans import compensation_codec, plan_of
+from edda.exceptions import ForbiddenInBody, NondeterminismError, SessionUnavailableError
+from edda.workflow import App, StartOptions, Workflow, WorkflowHandle, current_app
+
+
+EVENT_DATA = ValueCodec(what="the data of an event")
+
+
+class CallFuture(BodyFuture):
+    """What a body awaits for one call. Tells when the body gives the call up."""
+
+    call: Call
+    run: BodyRun
+
+    def cancel(self, msg: object = None) -> bool:
+        cancelled = super().cancel(msg)
+        if cancelled:
+            self.run.abandoned.append(self.call)
+        return cancelled
+
+
+class Call:
+    """One durable call of a body."""
+
+    __slots__ = (
+        "activity",
+        "answered",
+        "args",
+        "child",
+        "due_us",
+        "future",
+        "id",
+        "input",
+        "kind",
+        "kwargs",
+        "name",
+        "sent",
+        "target",
+    )
+
+    def __init__(self, kind: CallKind, call_id: str, name: str) -> None:
+        self.kind = kind
+        self.id = call_id
+        self.name = name
+        self.future: CallFuture | None = None
+        self.answered = False
+        self.input: str | None = None
+        self.activity: Activity[..., Any] | None = None
+        self.args: tuple[Any, ...] = ()
+        self.kwargs: dict[str, Any] = {}
+        self.due_us = 0
+        self.child: NewInstance | None = None
+        self.sent: tuple[str, str, Stored, str | None] | None = None
+        self.target = ""
+        """The instance waited for, when it waits for the result of a child."""
+
+    @property
+    def waiting(self) -> bool:
+        """Asked, and neither answered nor given up by the body."""
+        return self.future is not None and not self.answered and not self.future.cancelled()
+
+
+class BodyRun(Run):
+    """The `Run` behind the context of a workflow function."""
+
+    def __init__(
+        self,
+        *,
+        instance_id: str,
+        workflow: Workflow[..., Any],
+        worker_id: str,
+        app: App,
+        hooks: object | None,
+        journal: Journal,
+        started_us: int,
+    ) -> None:
+        self.instance_id = instance_id
+        self.workflow_name = workflow.name
+        self.worker_id = worker_id
+        self.loop = BodyLoop(now_us=started_us, seed=zlib.crc32(instance_id.encode()))
+        self.calls: dict[str, Call] = {}
+        self.asked: list[Call] = []
+        """Calls made since the driver last looked, in order."""
+        self.abandoned: list[Call] = []
+        """Calls whose future the body cancelled since the driver last looked."""
+        self.children: dict[str, str] = {}
+        """Instance id of each child started so far, and the call that started it."""
+        self.new_patches: list[str] = []
+        self._workflow = workflow
+        self._app = app
+        self._hooks = hooks
+        self._journal = journal
+        self._counts: dict[str, int] = {}
+        self._executed: set[str] = set()
+
+    def enter(self, input_text: str) -> None:
+        """Make the root task; nothing runs before the first drain. Raises what decoding the input raises."""
+        args, kwargs = plan_of(self._workflow).signature.decode(input_text)
+        context = Context()
+        context.run(current_run.set, self)
+        context.run(current_app.set, self._app)
+        self.loop.start(self._workflow.function(WorkflowContext(self), *args, **kwargs), context=context)
+
+    # -- answering ---------------------------------------------------------------------------------------------------
+
+    def answer(self, event: HistoryEvent, call: Call, value: object, error: BaseException | None) -> None:
+        """Deliver one completion. A call that the body gave up hears nothing."""
+        call.answered = True
+        if call.kind is CallKind.ACTIVITY:
+            self._executed.add(call.id)
+        assert call.future is not None
+        if error is None:
+            self.loop.resolve(call.future, value, at_us=event.at_us)
+        else:
+            self.loop.reject(call.future, error, at_us=event.at_us)
+
+    def call_for(self, event: HistoryEvent) -> Call:
+        """The call that a recorded completion answers. Raises NondeterminismError where the body made no such call."""
+        call = self.calls.get(event.call_id)
+        if call is None or call.future is None or not fits(event, kind=call.kind, name=call.name):
+            raise NondeterminismError(
+                instance_id=self.instance_id,
+                seq=event.seq,
+                recorded=describe_event(event),
+                found=self._pending_in_words() if call is None else describe_call(call.kind, call.id, call.name),
+            )
+        return call
+
+    def _pending_in_words(self) -> str:
+        pending = [describe_call(call.kind, call.id, call.name) for call in self.calls.values() if call.waiting]
+        pending += [f"timer {timer_id}" for timer_id in self.loop.timers()]
+        if self.loop.root.done():
+            return "the end of the workflow function"
+        return " and ".join(pending) or "no call at all"
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    def _make(self, kind: CallKind, name: str, call_id: str | None) -> Call:
+        if call_id is None:
+            count = self._counts.get(name, 0) + 1
+            while (call_id := f"{name}:{count}") in self.calls:
+                count += 1
+            self._counts[name] = count
+        elif call_id in self.calls:
+            raise ValueError(
+                f"activity_id '{call_id}' was used before in workflow instance '{self.instance_id}': an id names one call"
+            )
+        call = self.calls[call_id] = Call(kind, call_id, name)
+        return call
+
+    async def _answer(self, call: Call) -> Any:
+        if self.loop.evicting:
+            raise Evicted
+        self._must_be_here(call)
+        future = call.future = self.loop.future(CallFuture)
+        future.call = call
+        future.run = self
+        self.asked.append(call)
+        return await future
+
+    def _must_be_here(self, call: Call) -> None:
+        if asyncio.get_running_loop() is not self.loop:
+            raise ForbiddenInBody(what=f"awaiting {call.id} outside its workflow function", where=self.workflow_name)
+
+    def activity(
+        self, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, call_id: str | None
+    ) -> Coroutine[Any, Any, Any]:
+        signature = plan_of(activity).signature
+        args, kwargs = signature.bind(args, kwargs)
+        text = signature.encode(args, kwargs)
+        call = self._make(CallKind.ACTIVITY, activity.name, call_id)
+        call.activity = activity
+        call.input = text
+        call.args = args
+        call.kwargs = kwargs
+        return self._answer(call)
+
+    def timer(self, prefix: str, *, due_us: int, timer_id: str | None) -> Coroutine[Any, Any, None]:
+        call = self._make(CallKind.TIMER, prefix, timer_id)
+        call.due_us = due_us
+        return self._answer(call)
+
+    async def child(
+        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StartOptions
+    ) -> WorkflowHandle[Any]:
+        plan = plan_of(workflow)
+        bound = plan.signature.bind(args, kwargs)
+        call = self._make(CallKind.CHILD_START, workflow.name, None)
+        child_id = options.id or _child_id(self.instance_id, call.id)
+        call.input = plan.signature.encode(bound.args, bound.kwargs)
+        call.child = NewInstance(
+            id=InstanceId(child_id),
+            workflow=workflow.name,
+            input=call.input,
+            args_hash=plan.signature.canonical_hash(args, kwargs),
+            parent_id=InstanceId(self.instance_id),
+            detached=options.detached,
+        )
+        await self._answer(call)
+        self.children[child_id] = call.id
+        return WorkflowHandle(child_id, self._app)
+
+    def child_result(self, instance_id: str) -> Coroutine[Any, Any, Any]:
+        started_by = self.children.get(instance_id)
+        if started_by is None:
+            raise ForbiddenInBody(
+                what=f"waiting for instance '{instance_id}', which is not a child,", where=self.workflow_name
+            )
+        call = self._make(CallKind.CHILD_RESULT, f"{started_by}.result", None)
+        call.target = instance_id
+        return self._answer(call)
+
+    def send(self, event_type: str, source: str, data: object, *, content_type: str | None) -> Coroutine[Any, Any, str]:
+        call = self._make(CallKind.EVENT_SEND, event_type, None)
+        call.sent = (event_type, source, EVENT_DATA.encode(data), content_type)
+        return self._answer(call)
+
+    def owe(
+        self, compensation: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, call_id: str | None
+    ) -> Coroutine[Any, Any, None]:
+        declared = compensations.get(compensation)
+        assert declared is not None, f"{compensation} is registered where it is named"
+        text = compensation_codec(declared).encode(args, kwargs)
+        call = self._make(CallKind.COMPENSATION, compensation, call_id)
+        call.input = text
+        return self._answer(call)
+
+    # -- the rest of a context ---------------------------------------------------------------------------------------
+
+    @property
+    def replaying(self) -> bool:
+        return self._journal.replaying
+
+    @property
+    def hooks(self) -> object | None:
+        return self._hooks
+
+    @property
+    def executed(self) -> set[str]:
+        return self._executed
+
+    @property
+    def info(self) -> ActivityInfo:
+        raise RuntimeError("ctx.activity is about the running activity; this is the workflow function")
+
+    @property
+    def session(self) -> Any:
+        raise SessionUnavailableError(
+            "ctx.session must be used inside an activity: a workflow function is replayed, and would write again"
+        )
+
+    @property
+    def in_transaction(self) -> bool:
+        return False
+
+    def savepoint(self) -> AbstractAsyncContextManager[None]:
+        raise SessionUnavailableError("ctx.transaction() must be used inside an activity")
+
+    def now_us(self) -> int:
+        return self.loop.now_us
+
+    def seed(self, purpose: str) -> bytes:
+        count = self._counts[f"\0{purpose}"] = self._counts.get(f"\0{purpose}", 0) + 1
+        return hashlib.sha256(f"{self.instance_id}\0{purpose}\0{count}".encode()).digest()
+
+    def patched(self, patch_id: str) -> bool:
+        if patch_id in self._journal.patches or patch_id in self.new_patches:
+            return True
+        if self._journal.replaying:
+            return False
+        self.new_patches.append(patch_id)
+        return True
+
+
+def _child_id(parent: str, call_id: str) -> str:
+    child = f"{parent}/{call_id}"
+    if len(child) <= 200:
+        return child
+    return f"{parent[:100]}/{hashlib.sha256(child.encode()).hexdigest()}"

@@ -1,0 +1,18 @@
+"""Values, calls and errors <-> what is stored. Import from here."""
+
+from edda.engine.codec.calls import BoundArguments, SignatureCodec, canonical_hash
+from edda.engine.codec.errors import ErrorSummary, decode_error, encode_error, register_error, summarise_error
+from edda.engine.codec.values import Stored, ValueCodec
+
+__all__ = [
+    "Stored",
+    "ValueCodec",
+    "BoundArguments",
+    "SignatureCodec",
+    "canonical_hash",
+    "encode_error",
+    "decode_error",
+    "register_error",
+    "summarise_error",
+    "ErrorSummary",
+]

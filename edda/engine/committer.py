@@ -1,0 +1,202 @@
+"""Group commit: what many instances want written travels together. Nobody else batches.
+
+One transaction is in flight at a time, without a timer: what arrives meanwhile is the next batch, so a lonely commit is
+not delayed. Nobody hears of a commit before its batch is durable. Commits of one batch have independent fates: storage
+judges each alone, and when a whole batch is refused by the database its commits are tried one by one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edda.core.commit import Batch, BatchOutcome, Commit, Creation, NewInstance, Verdict
+from edda.core.history import WorkerId
+from edda.engine.environment import DatabaseClock, Environment
+from edda.exceptions import DatabaseUnavailableError, StorageError
+from edda.storage.port import Fenced, Store, UnknownOutcome
+
+log = logging.getLogger("edda.engine")
+
+BATCH_COMMITS_MAX = 1000
+"""Commits in one transaction: enough to hide the disk, few enough to keep a lock short."""
+
+RETRY_SECONDS_MAX = 5.0
+"""Between attempts to reach a database that is away."""
+
+Ack = Callable[[Verdict | StorageError], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """One commit or start that waits for its batch."""
+
+    commit: Commit | None
+    start: NewInstance | None
+    ack: Ack | None
+    started: asyncio.Future[Creation] | None
+
+
+class Committer:
+    """The one way in which a worker writes, but for users' transactions."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: WorkerId,
+        *,
+        clock: DatabaseClock,
+        environment: Environment,
+        on_fenced: Callable[[], None],
+        on_written: Callable[[Commit], None],
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._clock = clock
+        self._environment = environment
+        self._on_fenced = on_fenced
+        self._on_written = on_written
+        self._queue: deque[_Waiting] = deque()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+        self.batches = 0
+        """Transactions so far; with the commits, a measure of how well they share."""
+
+    def begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="edda-committer")
+
+    async def finish(self) -> None:
+        """Write what is queued, then stop."""
+        self._stopping = True
+        self._wake.set()
+        if self._task is not None:
+            await self._task
+
+    def abandon(self) -> None:
+        """Stop at once: this worker's commits no longer count."""
+        self._stopping = True
+        if self._task is not None:
+            self._task.cancel()
+        for waiting in self._queue:
+            if waiting.started is not None and not waiting.started.done():
+                waiting.started.set_exception(DatabaseUnavailableError("This worker was declared dead; start again."))
+        self._queue.clear()
+
+    def submit(self, commit: Commit, ack: Ack) -> None:
+        """Queue a commit; `ack` is called from the event loop with its verdict once that is durable.
+
+        The ack gets a StorageError when the database refuses this very commit for good.
+        """
+        self._queue.append(_Waiting(commit, None, ack, None))
+        self._wake.set()
+
+    async def start(self, new: NewInstance) -> Creation:
+        """Queue a start; returns once it is durable."""
+        waiting = _Waiting(None, new, None, asyncio.get_running_loop().create_future())
+        assert waiting.started is not None
+        self._queue.append(waiting)
+        self._wake.set()
+        return await waiting.started
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            while self._queue:
+                count = min(len(self._queue), BATCH_COMMITS_MAX)
+                await self._deliver([self._queue.popleft() for _ in range(count)])
+            self._wake.clear()
+            if self._stopping:
+                return
+
+    async def _deliver(self, waiting: list[_Waiting]) -> None:
+        try:
+            outcome = await self._write(_batch_of(waiting))
+        except Fenced:
+            self._fail_starts(waiting)
+            self._on_fenced()
+        except StorageError as error:
+            if len(waiting) > 1:
+                for one in waiting:
+                    await self._deliver([one])
+            else:
+                self._refuse(waiting[0], error)
+        else:
+            self.batches += 1
+            self._acknowledge(waiting, outcome)
+
+    def _acknowledge(self, waiting: list[_Waiting], outcome: BatchOutcome) -> None:
+        verdicts = iter(outcome.verdicts)
+        creations = iter(outcome.creations)
+        for one in waiting:
+            if one.commit is not None and one.ack is not None:
+                verdict = next(verdicts)
+                one.ack(verdict)
+                if verdict is Verdict.COMMITTED or verdict is Verdict.WOKEN:
+                    self._on_written(one.commit)
+            elif one.started is not None:
+                creation = next(creations)
+                if not one.started.done():
+                    one.started.set_result(creation)
+
+    def _refuse(self, one: _Waiting, error: StorageError) -> None:
+        if one.ack is not None:
+            one.ack(error)
+        elif one.started is not None and not one.started.done():
+            one.started.set_exception(error)
+
+    def _fail_starts(self, waiting: list[_Waiting]) -> None:
+        for one in waiting:
+            if one.started is not None and not one.started.done():
+                one.started.set_exception(DatabaseUnavailableError("This worker was declared dead; start again."))
+
+    async def _write(self, batch: Batch) -> BatchOutcome:
+        """Write until the outcome is known: an absent database is waited for, a lost answer is looked up."""
+        delay = 0.05
+        while True:
+            sent = self._environment.steady_us()
+            try:
+                outcome = await self._store.write(self._worker, batch)
+            except UnknownOutcome as error:
+                log.warning("no answer to a COMMIT, looking what became of it: %s", error)
+                settled = await self._settle(batch)
+                if settled is not None:
+                    return settled
+            except DatabaseUnavailableError as error:
+                log.warning("the database is away, %d commits wait for it: %s", len(batch.commits), error)
+                await asyncio.sleep(self._environment.jitter(delay))
+                delay = min(delay * 2, RETRY_SECONDS_MAX)
+            else:
+                self._clock.learn(sent_us=sent, now_us=outcome.now_us)
+                return outcome
+
+    async def _settle(self, batch: Batch) -> BatchOutcome | None:
+        """What became of a batch whose COMMIT went unanswered; what is not there is written anew.
+
+        A start needs no looking: written again it is found there, with this worker as its owner.
+        """
+        delay = 0.05
+        while True:
+            try:
+                verdicts = await self._store.settle(self._worker, batch)
+                break
+            except (DatabaseUnavailableError, UnknownOutcome):
+                await asyncio.sleep(self._environment.jitter(delay))
+                delay = min(delay * 2, RETRY_SECONDS_MAX)
+        if all(verdict is None for verdict in verdicts):
+            return None  # nothing landed, or there were only starts: the caller writes the whole batch again
+        missing = tuple(c for c, verdict in zip(batch.commits, verdicts, strict=True) if verdict is None)
+        rest = await self._write(Batch(commits=missing, starts=batch.starts))
+        anew = iter(rest.verdicts)
+        merged = tuple(next(anew) if verdict is None else verdict for verdict in verdicts)
+        return BatchOutcome(now_us=rest.now_us, verdicts=merged, creations=rest.creations)
+
+
+def _batch_of(waiting: list[_Waiting]) -> Batch:
+    return Batch(
+        commits=tuple(one.commit for one in waiting if one.commit is not None),
+        starts=tuple(one.start for one in waiting if one.start is not None),
+    )

@@ -1,0 +1,81 @@
+"""What the next commit of one instance will hold: filled while its body runs, taken when the body is quiet."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from edda.core.commit import Commit, NewInstance, OutboxMessage, RowChange
+from edda.core.history import HistoryEvent, InstanceId, Kind
+from edda.core.journal import Journal
+
+
+class Draft:
+    """Rows are in the journal from the moment they are drafted; a refused commit takes them out again."""
+
+    def __init__(self, instance_id: InstanceId, journal: Journal) -> None:
+        self.instance_id = instance_id
+        self.claim = 0
+        self.records: list[HistoryEvent] = []
+        self.children: list[NewInstance] = []
+        self.outbox: list[OutboxMessage] = []
+        self._journal = journal
+
+    def record(
+        self,
+        kind: Kind,
+        *,
+        at_us: int,
+        call_id: str = "",
+        name: str = "",
+        input: str | None = None,
+        output: str | None = None,
+        blob: bytes | None = None,
+        meta: dict[str, Any] | None = None,
+    ) -> HistoryEvent:
+        event = HistoryEvent(
+            self.instance_id,
+            self._journal.next_seq,
+            self.claim,
+            at_us,
+            kind.value,
+            call_id,
+            name,
+            input,
+            output,
+            blob,
+            json.dumps(meta, separators=(",", ":")) if meta else None,
+        )
+        self._journal.append(event)
+        self.records.append(event)
+        return event
+
+    def take(
+        self, row: RowChange, *, wakes: tuple[InstanceId, ...] = (), cancels: tuple[InstanceId, ...] = ()
+    ) -> Commit:
+        """The commit, leaving the draft empty."""
+        commit = Commit(
+            instance_id=self.instance_id,
+            claim=self.claim,
+            records=tuple(self.records),
+            row=row,
+            children=tuple(self.children),
+            outbox=tuple(self.outbox),
+            wakes=wakes,
+            cancels=cancels,
+        )
+        self.records.clear()
+        self.children.clear()
+        self.outbox.clear()
+        return commit
+
+    def restore(self, commit: Commit, *, without: frozenset[str]) -> None:
+        """Take back a commit of which nothing was written, leaving out rows of these kinds (the newest ones)."""
+        assert not self.records, f"{self.instance_id}: drafted while a commit was in flight"
+        taken = self._journal.withdraw(len(commit.records))
+        for event in taken:
+            if event.kind not in without:
+                self._journal.append(event)
+                self.records.append(event)
+        self.children.extend(commit.children)
+        self.outbox.extend(commit.outbox)

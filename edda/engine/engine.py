@@ -1,0 +1,189 @@
+"""The engine of one app: its store, its results, and always one worker, replaced by a new one when it is declared dead."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edda.core.commit import Creation, End, NewInstance
+from edda.core.history import InstanceId, WorkerId
+from edda.core.retry import RetryPolicy
+from edda.engine.attempts import Attempts
+from edda.engine.driver import Driver
+from edda.engine.environment import DatabaseClock, Environment
+from edda.engine.heartbeat import Lease
+from edda.engine.hook_queue import HookQueue
+from edda.engine.results import Ending, Results
+from edda.engine.worker import Bounds, Worker
+from edda.storage.port import InstanceRow, Store
+from edda.workflow import App, Workflow
+
+log = logging.getLogger("edda.engine")
+
+REGISTRATION_SECONDS = 2.0
+"""How long `begin` waits for a place as a worker; after that the app is a client until it gets one (SQLite)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything about an engine that an app can choose."""
+
+    lease: Lease
+    bounds: Bounds
+    activities_max: int
+    activity_threads: int
+    default_retry_policy: RetryPolicy
+
+
+class Engine:
+    """Runs workflows for one app, in one event loop."""
+
+    def __init__(
+        self,
+        *,
+        app: App,
+        store: Store,
+        settings: Settings,
+        observer: object | None,
+        workflows: Callable[[], dict[str, Workflow[..., object]]],
+        environment: Environment | None = None,
+    ) -> None:
+        self.store = store
+        self.environment = environment or Environment()
+        self._app = app
+        self._settings = settings
+        self._observer = observer
+        self._workflows = workflows
+        self._clock = DatabaseClock(self.environment)
+        self._hooks = HookQueue(observer)
+        self._results = Results(store, self.environment)
+        self._attempts = Attempts(
+            app=app,
+            store=store,
+            worker=lambda: WorkerId(self.worker_id),
+            clock=self._clock,
+            environment=self.environment,
+            hooks=observer,
+            activities_max=settings.activities_max,
+            threads=settings.activity_threads,
+        )
+        self.worker_id = ""
+        """Id of the worker, also while it waits for its place."""
+        self.worker: Worker | None = None
+        """The registered worker; None while this process is only a client."""
+        self._joining: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    async def begin(self) -> None:
+        await self.store.open()
+        self._joining = asyncio.get_running_loop().create_task(self._join(), name="edda-join")
+        done, _ = await asyncio.wait({self._joining}, timeout=REGISTRATION_SECONDS)
+        if done:
+            self._joining.result()
+        else:
+            log.warning("another process works on this database; this one starts and cancels until it gets its place")
+
+    async def stop(self) -> None:
+        self._stopping = True
+        if self._joining is not None and not self._joining.done():
+            self._joining.cancel()
+            await asyncio.wait({self._joining})
+        if self.worker is not None:
+            await self.worker.stop()
+        await self._attempts.stop()
+        await self._results.stop()
+        await self._hooks.drain(seconds_max=5)
+        await self.store.close()
+
+    async def _join(self) -> None:
+        self.worker_id = self._new_worker_id()
+        worker = Worker(
+            worker_id=WorkerId(self.worker_id),
+            app=self._app,
+            store=self.store,
+            clock=self._clock,
+            environment=self.environment,
+            attempts=self._attempts,
+            hooks=self._hooks,
+            observer=self._observer,
+            default_retry_policy=self._settings.default_retry_policy,
+            bounds=self._settings.bounds,
+            lease=self._settings.lease,
+            workflows=self._workflows,
+            endings=self,
+            on_dead=self._replace,
+        )
+        try:
+            await worker.begin()
+        except asyncio.CancelledError:
+            await worker.after_death()
+            raise
+        self.worker = worker
+
+    def _new_worker_id(self) -> str:
+        host = socket.gethostname()[:20]
+        return f"{host}-{os.getpid()}-{self.environment.random.getrandbits(32):08x}"
+
+    def _replace(self, dead: Worker) -> None:
+        self.worker = None
+        if not self._stopping:
+            self._joining = asyncio.get_running_loop().create_task(self._rejoin(dead), name="edda-join")
+
+    async def _rejoin(self, dead: Worker) -> None:
+        await dead.after_death()
+        delay = 0.1
+        while not self._stopping:
+            try:
+                await self._join()
+                return
+            except Exception as error:
+                log.warning("cannot register a new worker: %s", error)
+                await asyncio.sleep(self.environment.jitter(delay))
+                delay = min(delay * 2, 5.0)
+
+    # -- verbs -------------------------------------------------------------------------------------------------------
+
+    async def start(self, new: NewInstance) -> Creation:
+        """Create an instance; it runs here if this process is a worker and has room."""
+        if self.worker is not None:
+            return await self.worker.start(new)
+        return await self.store.create(new)
+
+    async def wait(self, instance_id: InstanceId) -> Ending:
+        worker = self.worker
+        runs_here = worker is not None and instance_id in worker.drivers
+        return await self._results.wait(instance_id, runs_here=runs_here)
+
+    async def cancel(self, instance_id: InstanceId, *, by: str) -> InstanceRow | None:
+        row = await self.store.cancel(instance_id, by=by)
+        self._poke(instance_id)
+        return row
+
+    async def retry(self, instance_id: InstanceId) -> InstanceRow | None:
+        row = await self.store.retry(instance_id)
+        self._poke(instance_id)
+        return row
+
+    def _poke(self, instance_id: InstanceId) -> None:
+        if self.worker is not None:
+            self.worker.poke([instance_id])
+
+    def ended(self, driver: Driver, end: End) -> None:
+        self._results.ended(driver, end)
+        self._call_hooks(driver, end)
+
+    def _call_hooks(self, driver: Driver, end: End) -> None:
+        name = driver.workflow_name
+        match end.status:
+            case "completed":
+                self._hooks.call("on_workflow_complete", driver.instance_id, name, driver.result)
+            case "cancelled":
+                self._hooks.call("on_workflow_cancelled", driver.instance_id, name)
+            case "failed" | "compensation_failed":
+                self._hooks.call("on_workflow_failed", driver.instance_id, name, driver.error)
+            case _:
+                pass

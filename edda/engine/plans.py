@@ -1,0 +1,95 @@
+"""How the arguments and results of a workflow or activity are stored, prepared once per function.
+
+A plan hangs on the object it is for; errors about a signature come at first use, naming the function.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edda.activity import Activity
+from edda.compensation import Compensation
+from edda.engine.codec import SignatureCodec, Stored
+from edda.exceptions import PayloadTooLargeError
+from edda.workflow import Workflow
+
+_IMMUTABLE: Final = frozenset({str, int, float, bool, type(None)})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The codec of one function."""
+
+    signature: SignatureCodec
+    name: str
+
+    def copy_arguments(
+        self, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Arguments for an attempt that shares nothing mutable with the body that made the call."""
+        for value in args:
+            if type(value) not in _IMMUTABLE:
+                return self.signature.decode(text)
+        for value in kwargs.values():
+            if type(value) not in _IMMUTABLE:
+                return self.signature.decode(text)
+        return args, kwargs
+
+
+def plan_of(item: Workflow[..., Any] | Activity[..., Any]) -> Plan:
+    plan: Plan | None = item.plan
+    if plan is None:
+        takes_context = item.takes_context if isinstance(item, Activity) else True
+        validate = isinstance(item, Workflow)  # the types of an activity's arguments are Python's business
+        plan = item.plan = Plan(SignatureCodec(item.function, skip_first=takes_context, validate=validate), item.name)
+    return plan
+
+
+@functools.lru_cache(maxsize=4096)
+def compensation_codec(compensation: Compensation) -> SignatureCodec:
+    """For the arguments of `register_compensation`."""
+    return SignatureCodec(compensation.function, skip_first=True, validate=False)
+
+
+def check_size(stored: Stored | str, *, limit: int, what: str) -> None:
+    """Raises PayloadTooLargeError for a payload above `limit` bytes."""
+    if isinstance(stored, str):
+        size = len(stored)
+    elif stored.text is not None:
+        size = len(stored.text)
+    else:
+        size = len(stored.blob or b"")
+    if size > limit:
+        raise PayloadTooLargeError(
+            f"{what} has {size} bytes as stored, more than max_payload_bytes={limit}. Store it elsewhere and pass a "
+            "reference, or raise the limit of the EddaApp."
+        )
+
+
+def undo_arguments(compensation: Compensation, by_name: dict[str, Any], result: object) -> dict[str, Any]:
+    """What a compensation is called with: the activity's arguments by name, then keys of its result; filtered.
+
+    An argument beats a key of the result of the same name; a parameter named `result` gets the whole result.
+    """
+    offered: dict[str, Any] = {}
+    if isinstance(result, dict):
+        offered.update({key: value for key, value in result.items() if isinstance(key, str)})  # pyright: ignore[reportUnknownVariableType]
+    elif hasattr(type(result), "model_fields"):
+        offered.update({name: getattr(result, name) for name in type(result).model_fields})  # pyright: ignore
+    offered["result"] = result
+    offered.update(by_name)
+    accepted, takes_any = _parameters(compensation.function)
+    if takes_any:
+        offered.pop("result", None)
+        return offered
+    return {name: value for name, value in offered.items() if name in accepted}
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[frozenset[str], bool]:
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    names = frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)

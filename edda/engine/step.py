@@ -1,0 +1,98 @@
+"""One step under way: the attempts of one activity or compensation, over crashes and back-offs.
+
+Its failed attempts are rows of history, so a crash resets nothing: a step is rebuilt from them and goes on counting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from edda.core.history import HistoryEvent
+from edda.core.retry import GiveUp, RetryPolicy, TryAgain, after_failure
+from edda.engine.attempts import Attempt, Order
+from edda.exceptions import RetryExhaustedError, TerminalError
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Step:
+    """What to run, and how it went so far."""
+
+    call_id: str
+    name: str
+    function: Callable[..., Any]
+    is_async: bool
+    takes_context: bool
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    timeout: float | None
+    policy: RetryPolicy
+    interruptible: bool
+    crashes: int
+    """Crashes since the last record: they count into the number of the attempt."""
+    errors: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    """One per failed attempt, as shown in `retry_metadata`."""
+    spent_us: int = 0
+    """Attempts and delays so far."""
+    due_us: int | None = None
+    """When the next attempt may begin; None: now, or one is running."""
+    attempt: Attempt | None = None
+
+    def resume(self, failures: Sequence[HistoryEvent]) -> None:
+        """Take up what history says of failed attempts."""
+        for event in failures:
+            details = event.details()
+            self.errors.append(details["error"])
+            self.spent_us += details["duration_us"] + details["delay_us"]
+            self.due_us = event.at_us + details["delay_us"]
+
+    def order(self) -> Order:
+        return Order(
+            call_id=self.call_id,
+            name=self.name,
+            function=self.function,
+            is_async=self.is_async,
+            takes_context=self.takes_context,
+            args=self.args,
+            kwargs=self.kwargs,
+            timeout=self.timeout,
+            number=1 + len(self.errors) + self.crashes,
+            interruptible=self.interruptible,
+        )
+
+    def failed(self, error: BaseException, *, duration_us: int, at_us: int) -> TryAgain | GiveUp:
+        """Count a failed attempt and decide what follows."""
+        self.errors.append(
+            {
+                "attempt": len(self.errors) + 1,
+                "error_type": type(error).__name__,
+                "message": str(error),
+                "timestamp_ms": at_us // 1000,
+            }
+        )
+        self.spent_us += duration_us
+        retryable = not isinstance(error, TerminalError) and self.policy.is_retryable(error)
+        decision = after_failure(self.policy, attempts=len(self.errors), spent_us=self.spent_us, retryable=retryable)
+        if isinstance(decision, TryAgain):
+            self.spent_us += decision.delay_us
+            self.due_us = at_us + decision.delay_us
+        return decision
+
+    def metadata(self, *, exhausted: bool, succeeded: bool) -> dict[str, Any]:
+        """`retry_metadata` as it stands in history."""
+        last = self.errors[-1] if self.errors else None
+        return {
+            "total_attempts": len(self.errors) + (1 if succeeded else 0),
+            "total_duration_ms": self.spent_us // 1000,
+            "exhausted": exhausted,
+            "errors": self.errors,
+            "last_error": {"error_type": last["error_type"], "message": last["message"]} if last else None,
+        }
+
+
+def exhausted_error(name: str, attempts: int, cause: BaseException) -> RetryExhaustedError:
+    """What the caller of an activity gets when its policy has run out."""
+    error = RetryExhaustedError(f"Activity {name} failed after {attempts} attempts: {type(cause).__name__}: {cause}")
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,461 @@
+"""The worker: one registered place in the database, the instances it holds, and the one loop that claims more.
+
+A worker lives until it is stopped or declared dead; then a new one, under a new id, takes its place in the process.
+Nothing it knows is needed to go on: *runnable* is a predicate on a row, so every wake-up here is a hint, and the poll
+finds what a hint missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from edda.core.commit import Batch, Commit, Creation, End, NewInstance, Verdict
+from edda.core.history import HistoryEvent, InstanceId, WorkerId
+from edda.core.lifecycle import Status
+from edda.core.retry import RetryPolicy
+from edda.engine.attempts import Attempts
+from edda.engine.committer import Ack, Committer
+from edda.engine.driver import Driver
+from edda.engine.environment import DatabaseClock, Environment
+from edda.engine.heartbeat import Heartbeat, Lease
+from edda.engine.hook_queue import HookQueue
+from edda.engine.residents import Residents
+from edda.exceptions import DatabaseUnavailableError, StorageError
+from edda.storage.port import Fenced, InstanceRow, Store, UnknownOutcome
+from edda.workflow import App, Workflow
+
+log = logging.getLogger("edda.engine")
+
+CLAIM_MAX: Final = 100
+"""Instances taken in one claim."""
+
+NOTICE_SECONDS: Final = 0.5
+"""How often a worker asks whether its own instances were woken or cancelled by others."""
+
+ABSENCE_SECONDS: Final = 0.4
+"""How often a worker looks for others that are gone."""
+
+SUSPECT_CRASHES: Final = 2
+"""From so many crashes on an instance runs as the only suspect of its process."""
+
+DUE_MAX: Final = 100_000
+"""Timers of parked instances remembered for punctuality; the poll finds the others."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How much a worker takes upon itself."""
+
+    running_max: int
+    residents_max: int
+    poll_seconds: float
+    shutdown_grace_seconds: float
+    payload_bytes_max: int
+
+
+class Endings(Protocol):
+    """Who is told that an instance has ended."""
+
+    def ended(self, driver: Driver, end: End) -> None: ...
+
+
+class Worker:
+    """See the head of this file. It is the `House` of its drivers."""
+
+    def __init__(
+        self,
+        *,
+        worker_id: WorkerId,
+        app: App,
+        store: Store,
+        clock: DatabaseClock,
+        environment: Environment,
+        attempts: Attempts,
+        hooks: HookQueue,
+        observer: object | None,
+        default_retry_policy: RetryPolicy,
+        bounds: Bounds,
+        lease: Lease,
+        workflows: Callable[[], dict[str, Workflow[..., object]]],
+        endings: Endings,
+        on_dead: Callable[[Worker], None],
+    ) -> None:
+        self.id = worker_id
+        self.app = app
+        self.clock = clock
+        self.environment = environment
+        self.attempts = attempts
+        self.hooks = hooks
+        self.observer = observer
+        self.default_retry_policy = default_retry_policy
+        self.payload_bytes_max = bounds.payload_bytes_max
+        self.drivers: dict[InstanceId, Driver] = {}
+        self._store = store
+        self._bounds = bounds
+        self._lease = lease
+        self._workflows = workflows
+        self._endings = endings
+        self._on_dead = on_dead
+        self._residents = Residents(residents_max=0 if environment.always_evict else bounds.residents_max)
+        self._committer = Committer(
+            store,
+            worker_id,
+            clock=clock,
+            environment=environment,
+            on_fenced=self._declared_dead,
+            on_written=self._spread,
+        )
+        self._heartbeat: Heartbeat | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._hint = asyncio.Event()
+        self._wanted: dict[InstanceId, None] = {}
+        """Instances worth claiming by id: known to be due or woken."""
+        self._due: list[tuple[int, InstanceId]] = []
+        self._polled_us = 0
+        self._notice_hint = asyncio.Event()
+        self._stopping = False
+        self.dead = False
+        self._renewed_us = environment.steady_us()
+        self._gap_until_us = 0
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Register, then work. On SQLite the registration waits for the place."""
+        self._heartbeat = Heartbeat(
+            self._store.lease_line(),
+            self.id,
+            self._lease,
+            self.environment,
+            on_renewed=self._renewed,
+            on_dead=self._declared_dead,
+        )
+        await self._heartbeat.begin()
+        self._committer.begin()
+        for name, loop in (("claim", self._claim_loop), ("notices", self._notice_loop), ("absentees", self._reap_loop)):
+            self._spawn(loop(), f"edda-{name}")
+
+    def _spawn(self, coroutine: object, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._task_ended)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not self.dead:
+            log.critical("worker %s broke down and is replaced", self.id, exc_info=error)
+            self._declared_dead()
+
+    async def stop(self) -> None:
+        """Take no more, let what runs end within the grace, then free everything. No crash is counted."""
+        self._stopping = True
+        deadline = self.environment.steady_us() + round(self._bounds.shutdown_grace_seconds * 1_000_000)
+        while not self.dead and self.environment.steady_us() < deadline:
+            if not any(driver.busy for driver in self.drivers.values()):
+                break
+            await asyncio.sleep(0.01)
+        await self._end_tasks()
+        if not self.dead:
+            self.dead = True
+            await self._retire()
+        for driver in list(self.drivers.values()):
+            driver.drop()
+        self.drivers.clear()
+        self._residents.clear()
+        self._committer.abandon()
+        if self._heartbeat is not None:
+            await self._heartbeat.stop()
+
+    async def _retire(self) -> None:
+        try:
+            await self._store.retire(WorkerId(self.id))
+        except (StorageError, UnknownOutcome) as error:
+            log.warning("worker %s could not say goodbye, its instances wait for its lease to end: %s", self.id, error)
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+
+    def _declared_dead(self) -> None:
+        """Nothing this worker writes counts any more: drop everything, and let the engine put a new one in its place."""
+        if self.dead:
+            return
+        self.dead = True
+        log.warning("worker %s was declared dead; what it held goes on elsewhere", self.id)
+        for driver in list(self.drivers.values()):
+            driver.drop()
+        self.drivers.clear()
+        self._residents.clear()
+        self._committer.abandon()
+        for task in self._tasks:
+            task.cancel()
+        self._on_dead(self)
+
+    async def after_death(self) -> None:
+        """Let the line go; awaited by the engine before the successor registers."""
+        if self._heartbeat is not None:
+            await self._heartbeat.stop()
+
+    def _renewed(self, sent_us: int, now_us: int) -> None:
+        self.clock.learn(sent_us=sent_us, now_us=now_us)
+        if sent_us - self._renewed_us > self._lease.lease_us:
+            self._gap_until_us = self.environment.steady_us() + self._lease.lease_us
+        self._renewed_us = sent_us
+
+    @property
+    def trusted(self) -> bool:
+        """Whether our own lease must still hold, measured from before its last renewal was sent."""
+        return not self.dead and self.environment.steady_us() - self._renewed_us < self._lease.lease_us
+
+    # -- starting ----------------------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        return 0 if self._stopping or self.dead else self._bounds.running_max - len(self.drivers)
+
+    async def start(self, new: NewInstance) -> Creation:
+        """Create an instance and run it here at once, if there is room."""
+        if self.room > 0:
+            new = replace(new, owner=WorkerId(self.id))
+        creation = await self._committer.start(new)
+        ours = creation.created or (creation.owner == self.id and creation.status is Status.RUNNING)
+        if ours and new.owner is not None:
+            self._adopt_new(new)
+        return creation
+
+    def _adopt_new(self, new: NewInstance) -> None:
+        if new.id in self.drivers or self.dead:
+            return
+        now = self.clock.at_least_us()
+        self._drive(
+            [],
+            InstanceRow(
+                id=new.id, workflow=new.workflow, status=Status.RUNNING, reason="", owner=WorkerId(self.id), claim=1,
+                wakes=0, claimable_at_us=None, cancel_requested_at_us=None, cancelled_by="", crashes=0,
+                input=new.input, args_hash=new.args_hash, output=None, blob=None, error=None,
+                parent_id=new.parent_id, detached=new.detached, source_hash=new.source_hash, python=new.python,
+                created_at_us=now, updated_at_us=now, ended_at_us=None,
+            ),
+        )  # fmt: skip
+
+    def _drive(self, history: list[HistoryEvent], row: InstanceRow) -> None:
+        workflow = self._workflows().get(row.workflow)
+        assert workflow is not None, f"claimed {row.id} of workflow {row.workflow}, which is not registered here"
+        driver = self.drivers[row.id] = Driver(self, row, history, workflow)
+        driver.begin()
+
+    # -- claiming ----------------------------------------------------------------------------------------------------
+
+    def want(self, ids: Collection[InstanceId]) -> None:
+        """These may be claimable now."""
+        if not self._stopping:
+            self._wanted.update(dict.fromkeys(ids))
+            self._hint.set()
+
+    async def _claim_loop(self) -> None:
+        delay = 0.0
+        while True:
+            try:
+                more = await self._claim()
+                delay = 0.0
+            except Fenced:
+                self._declared_dead()
+                return
+            except (DatabaseUnavailableError, UnknownOutcome, StorageError) as error:
+                log.warning("cannot claim: %s", error)
+                more, delay = False, min(delay * 2 + 0.1, 5.0)
+            if more:
+                continue
+            await self._wait_for_hint(max(delay, self._next_look_seconds()))
+
+    async def _wait_for_hint(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hint.wait()
+        except TimeoutError:
+            pass
+        self._hint.clear()
+        now = self.clock.at_least_us()
+        while self._due and self._due[0][0] <= now:
+            self._wanted[heapq.heappop(self._due)[1]] = None
+
+    def _next_look_seconds(self) -> float:
+        """Until the next poll, or the next timer that is known to be due."""
+        seconds = self.environment.jitter(self._bounds.poll_seconds)
+        if self._due:
+            seconds = min(seconds, max((self._due[0][0] - self.clock.at_least_us()) / 1_000_000, 0))
+        return seconds
+
+    async def _claim(self) -> bool:
+        """Claim once; True when there may be more to take at once."""
+        room = self.room
+        if room <= 0 or not self.trusted:
+            return False
+        limit = min(room, CLAIM_MAX)
+        sent = self.environment.steady_us()
+        overdue = sent - self._polled_us >= self._bounds.poll_seconds * 1_000_000
+        ids: list[InstanceId] | None = None
+        if self._wanted and not overdue:
+            ids = [self._wanted.popitem()[0] for _ in range(min(limit, len(self._wanted)))]
+        else:
+            self._polled_us = sent
+        claims = await self._store.claim(
+            WorkerId(self.id),
+            workflows=list(self._workflows()),
+            limit=limit,
+            suspects=not any(driver.row.crashes >= SUSPECT_CRASHES for driver in self.drivers.values()),
+            ids=ids,
+        )
+        self.clock.learn(sent_us=sent, now_us=claims.now_us)
+        await self._take_up(claims.rows)
+        return bool(self._wanted) or (ids is None and len(claims.rows) >= limit)
+
+    async def _take_up(self, rows: Collection[InstanceRow]) -> None:
+        """Resume what is resident, replay the rest."""
+        rest: list[InstanceRow] = []
+        for row in rows:
+            driver = self._residents.take(row.id, claim=row.claim)
+            if driver is not None:
+                self.drivers[row.id] = driver
+                driver.resume(row)
+            else:
+                rest.append(row)
+        if not rest:
+            return
+        histories = await self._store.histories([row.id for row in rest])
+        for row in rest:
+            if not self.dead:
+                self._drive(histories[row.id], row)
+
+    # -- wakes and cancels of what we hold ---------------------------------------------------------------------------
+
+    def poke(self, ids: Collection[InstanceId]) -> None:
+        """These were woken by this process: look at once, whoever holds them."""
+        held = [instance_id for instance_id in ids if instance_id in self.drivers]
+        if held:
+            self._notice_hint.set()
+        if len(held) < len(ids):
+            self.want([instance_id for instance_id in ids if instance_id not in self.drivers])
+
+    async def _notice_loop(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(NOTICE_SECONDS):
+                    await self._notice_hint.wait()
+            except TimeoutError:
+                pass
+            self._notice_hint.clear()
+            if not self.drivers:
+                continue
+            try:
+                notices = await self._store.notices(WorkerId(self.id))
+            except (StorageError, UnknownOutcome) as error:
+                log.warning("cannot look for wakes: %s", error)
+                continue
+            for notice in notices:
+                driver = self.drivers.get(notice.instance_id)
+                if driver is not None:
+                    driver.notice(wakes=notice.wakes, cancel_requested=notice.cancel_requested)
+
+    def _spread(self, commit: Commit) -> None:
+        """After a commit: tell those whom it woke, and run the children that it created here."""
+        for child in commit.children:
+            if child.owner is not None:
+                self._adopt_new(child)
+        if unowned := [child.id for child in commit.children if child.owner is None]:
+            self.want(unowned)
+        if commit.wakes or commit.cancels:
+            self.poke((*commit.wakes, *commit.cancels))
+
+    # -- others that are gone ----------------------------------------------------------------------------------------
+
+    async def _reap_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self.environment.jitter(ABSENCE_SECONDS))
+            if not self.trusted or self.environment.steady_us() < self._gap_until_us:
+                continue
+            try:
+                for absent in await self._store.absentees(WorkerId(self.id)):
+                    reaped = await self._store.reap(absent)
+                    if reaped is not None and (reaped.freed or reaped.quarantined):
+                        log.warning(
+                            "worker %s is gone; freed %d instances, quarantined %d",
+                            absent, len(reaped.freed), len(reaped.quarantined),
+                        )  # fmt: skip
+                        self._hint.set()
+            except (StorageError, UnknownOutcome) as error:
+                log.warning("cannot look for absent workers: %s", error)
+
+    # -- House: what drivers ask for ---------------------------------------------------------------------------------
+
+    def submit(self, commit: Commit, ack: Ack) -> None:
+        if commit.children and self.room > len(commit.children):
+            names = self._workflows()
+            mine = WorkerId(self.id)
+            children = tuple(
+                replace(child, owner=mine) if child.workflow in names and _id_is_its_own(child) else child
+                for child in commit.children
+            )
+            commit = replace(commit, children=children)
+        self._committer.submit(commit, ack)
+
+    async def settle(self, commit: Commit) -> Verdict | None:
+        delay = 0.05
+        while True:
+            try:
+                return (await self._store.settle(WorkerId(self.id), Batch(commits=(commit,))))[0]
+            except (DatabaseUnavailableError, UnknownOutcome):
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+
+    def look_up_children(self, driver: Driver, ids: tuple[InstanceId, ...]) -> None:
+        self._spawn(self._look_up(driver, ids), "edda-children")
+
+    async def _look_up(self, driver: Driver, ids: tuple[InstanceId, ...]) -> None:
+        delay = 0.05
+        while True:
+            try:
+                rows = await self._store.instances(ids)
+                break
+            except (StorageError, UnknownOutcome):
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 5.0)
+        if self.drivers.get(driver.instance_id) is driver:
+            driver.children_looked_up(dict(rows))
+
+    def released(self, driver: Driver, *, due_us: int | None, woken: bool) -> None:
+        """Parked. Kept in memory where there is room; its timer is remembered, so that it is punctual."""
+        self.drivers.pop(driver.instance_id, None)
+        self._residents.keep(driver)
+        if woken:
+            self.want([driver.instance_id])
+        elif due_us is not None and len(self._due) < DUE_MAX:
+            heapq.heappush(self._due, (due_us, driver.instance_id))
+            if self._due[0][1] == driver.instance_id:
+                self._hint.set()
+
+    def ended(self, driver: Driver, end: End) -> None:
+        had_no_room = self.room <= 0
+        self.drivers.pop(driver.instance_id, None)
+        self._endings.ended(driver, end)
+        if had_no_room:
+            self._hint.set()
+
+    def lost(self, driver: Driver) -> None:
+        if self.drivers.get(driver.instance_id) is driver:
+            log.warning("the claim of %s is lost; it goes on elsewhere", driver.instance_id)
+            del self.drivers[driver.instance_id]
+            driver.drop()
+
+
+def _id_is_its_own(child: NewInstance) -> bool:
+    """Made from the parent's id, so nobody else can have created it."""
+    return child.parent_id is not None and child.id.startswith(f"{child.parent_id[:100]}/")

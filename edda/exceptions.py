@@ -1,0 +1,183 @@
+"""Every error that edda raises to its users.
+
+An error says what happened, to which instance, and what to do; ids are attributes. The class docstring is the default
+message. Control flow of the engine (`Evicted`, `LeaseLost`) is not here: it derives from `BaseException` and user code
+never needs its name.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+
+class EddaError(Exception):
+    """Something went wrong in edda."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or inspect.cleandoc(type(self).__doc__ or "").partition("\n\n")[0])
+
+
+# -- raised by user code, or on its behalf -------------------------------------------------------------------------
+
+
+class TerminalError(Exception):
+    """Raise it in an activity to fail at once: no retry will help."""
+
+
+class RetryExhaustedError(EddaError):
+    """An activity failed in every attempt its retry policy allows. `__cause__` is the last error."""
+
+
+class EventTimeoutError(EddaError):
+    """The awaited event did not arrive in time."""
+
+    def __init__(self, event_type: str, timeout_seconds: float) -> None:
+        super().__init__(f"Event '{event_type}' did not arrive within {timeout_seconds} seconds")
+        self.event_type = event_type
+        self.timeout_seconds = timeout_seconds
+
+
+class WorkflowCancelledException(EddaError):
+    """The workflow instance was cancelled."""
+
+    def __init__(self, message: str | None = None, *, instance_id: str = "", unknown: tuple[str, ...] = ()) -> None:
+        super().__init__(message or (f"Workflow instance {instance_id} was cancelled" if instance_id else None))
+        self.instance_id = instance_id
+        self.unknown = unknown
+        """Ids of activities whose effect is not known: they were under way and gave no answer."""
+
+
+class CompensationFailedError(EddaError):
+    """The workflow failed, and undoing it failed too: someone has to look. `handle.retry()` runs again what is owed."""
+
+    def __init__(self, message: str | None = None, *, instance_id: str = "", failed: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.instance_id = instance_id
+        self.failed = failed
+        """Ids of the compensations that failed for good."""
+
+
+class ActivityTimeoutError(EddaError):
+    """An attempt of an activity took longer than its `timeout`."""
+
+
+class RecordedError(EddaError):
+    """An error read back from history whose class is not known in this process."""
+
+    def __init__(self, error_type: str, error_message: str, stack_trace: str = "") -> None:
+        super().__init__(f"{error_type}: {error_message}")
+        self.error_type = error_type
+        self.error_message = error_message
+        self.stack_trace = stack_trace
+
+
+# -- wrong use ------------------------------------------------------------------------------------------------------
+
+
+class NoAppError(EddaError):
+    """No EddaApp is running here, or several are. Use `await app.start(workflow, ...)`, or `async with app:` first."""
+
+
+class WrongLoopError(EddaError):
+    """This EddaApp was initialised in another event loop or process. Use it there, or `await app.shutdown()` first."""
+
+
+class ConflictError(EddaError):
+    """An instance with this id exists, and was started with another workflow or other arguments."""
+
+    def __init__(self, message: str | None = None, *, instance_id: str = "") -> None:
+        super().__init__(message)
+        self.instance_id = instance_id
+
+
+class InstanceNotFoundError(EddaError):
+    """There is no workflow instance with this id (it was never started, or retention has deleted it)."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(f"There is no workflow instance '{instance_id}' (never started, or deleted by retention)")
+        self.instance_id = instance_id
+
+
+class NotCancellableError(EddaError):
+    """The instance has ended or is already undoing its work, so it cannot be cancelled any more."""
+
+    def __init__(self, instance_id: str, status: str) -> None:
+        super().__init__(f"Workflow instance '{instance_id}' is {status}: it cannot be cancelled any more")
+        self.instance_id = instance_id
+        self.status = status
+
+
+class NotRepairableError(EddaError):
+    """`retry()` has nothing to do for an instance in this status."""
+
+    def __init__(self, instance_id: str, status: str) -> None:
+        super().__init__(
+            f"Workflow instance '{instance_id}' is {status}; retry() is for compensation_failed, nondeterministic "
+            "and quarantined instances"
+        )
+        self.instance_id = instance_id
+        self.status = status
+
+
+class SerializationError(EddaError):
+    """A value cannot be stored."""
+
+
+class PayloadTooLargeError(SerializationError):
+    """A value is larger than the limit for one payload."""
+
+
+class ForbiddenInBody(EddaError):
+    """A workflow function did something that could not be replayed."""
+
+    def __init__(self, *, what: str, where: str) -> None:
+        super().__init__(
+            f"{what} at {where} cannot be replayed after a crash. "
+            'Move it into an activity, or call it through ctx.run("name", function).'
+        )
+        self.what = what
+        self.where = where
+
+
+class NondeterminismError(EddaError):
+    """The workflow code no longer does what its history says."""
+
+    def __init__(self, *, instance_id: str, seq: int, recorded: str, found: str) -> None:
+        super().__init__(
+            f"Workflow instance '{instance_id}' does not replay: its history says at {seq}: {recorded}; "
+            f"the code now has: {found}. The code was probably changed while this instance was under way: deploy code "
+            'that makes the recorded calls (branch with ctx.patched("...")), then call handle.retry().'
+        )
+        self.instance_id = instance_id
+        self.seq = seq
+        self.recorded = recorded
+        self.found = found
+
+
+# -- the world ------------------------------------------------------------------------------------------------------
+
+
+class MissingExtraError(EddaError, ImportError):
+    """An optional package is needed."""
+
+    def __init__(self, *, what: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs the package '{package}', which is not installed: pip install 'edda-framework[{extra}]'"
+        )
+        self.extra = extra
+
+
+class StorageError(EddaError):
+    """The database refused or could not be reached, and repeating did not help."""
+
+
+class DatabaseUnavailableError(StorageError):
+    """The database cannot be reached now. Nothing was written; what waits for it goes on when it is back."""
+
+
+class SchemaError(StorageError):
+    """The tables in the database do not fit this version of edda."""
+
+
+class SessionUnavailableError(EddaError, RuntimeError):
+    """ctx.session can only be used inside an activity written with `async def`."""

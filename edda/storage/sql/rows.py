@@ -1,0 +1,99 @@
+"""Between rows of tables and the values of the port: the order of columns, and their types in Python."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from edda.core.commit import NewInstance, OutboxMessage
+from edda.core.history import HistoryEvent, InstanceId
+from edda.core.lifecycle import Status
+from edda.storage.port import InstanceRow
+from edda.storage.sql.schema import HISTORY_COLUMNS, INSTANCE, INSTANCE_COLUMNS, OUTBOX_COLUMNS
+from edda.storage.sql.verb import Row
+
+INSTANCE_LIST: Final = ", ".join(INSTANCE_COLUMNS)
+"""Columns to select for `instance_row`."""
+HISTORY_LIST: Final = ", ".join(HISTORY_COLUMNS)
+"""Columns to select for `history_event`."""
+OUTBOX_LIST: Final = ", ".join(OUTBOX_COLUMNS)
+
+NEW_INSTANCE_COLUMNS: Final = tuple(column.name for column in INSTANCE.columns)
+"""Columns to insert `new_instance_row` into."""
+
+_FIELDS: Final = tuple("blob" if name == "bytes" else name for name in INSTANCE_COLUMNS)
+
+
+def instance_row(row: Row) -> InstanceRow:
+    values: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
+    values["status"] = Status(values["status"])
+    values["detached"] = bool(values["detached"])
+    return InstanceRow(**values)
+
+
+def history_event(row: Row) -> HistoryEvent:
+    return HistoryEvent(*row)
+
+
+def new_instance_row(new: NewInstance, now_us: int) -> tuple[Any, ...]:
+    """The row of an instance that begins now."""
+    return (
+        new.id,
+        new.workflow,
+        Status.RUNNING.value,
+        "",  # reason
+        new.owner,
+        new.claim,
+        0,  # wakes
+        now_us if new.owner is None else None,
+        None,  # cancel_requested_at_us
+        "",  # cancelled_by
+        0,  # crashes
+        new.input,
+        new.args_hash,
+        None,  # output
+        None,  # bytes
+        None,  # error
+        new.parent_id,
+        int(new.detached),
+        new.source_hash,
+        new.python,
+        now_us,
+        now_us,
+        None,  # ended_at_us
+        0,  # seen_wakes
+        0,  # claim_key
+    )
+
+
+def outbox_row(message: OutboxMessage) -> tuple[Any, ...]:
+    """The row of a message that is due at once."""
+    return (
+        message.id,
+        message.instance_id,
+        message.seq,
+        message.ordinal,
+        message.type,
+        message.source,
+        message.data,
+        message.blob,
+        message.content_type,
+        message.at_us,
+        "pending",
+        0,  # attempts
+        message.at_us,
+    )
+
+
+def insert(table: str, columns: tuple[str, ...]) -> str:
+    """The text that inserts one row."""
+    return f"insert into {table} ({', '.join(columns)}) values ({', '.join('?' * len(columns))})"  # noqa: S608
+
+
+def words(values: frozenset[Status]) -> str:
+    """Statuses as a list of literals."""
+    return ", ".join(f"'{status.value}'" for status in sorted(values))
+
+
+def ids(rows: list[Row] | tuple[Row, ...]) -> tuple[InstanceId, ...]:
+    """The first column of rows, as ids."""
+    return tuple(InstanceId(row[0]) for row in rows)

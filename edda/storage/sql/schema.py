@@ -1,0 +1,219 @@
+"""The tables, as data: each column once, with the kind of value it holds; a dialect says how a kind is spelled.
+
+It must not know drivers or verbs. Laws:
+- The prefix is `edda_`; there are no foreign keys, sequences, triggers or checks, so that distributed databases can hold
+  these tables too.
+- Every table that belongs to an instance has the instance's id at the head of its key.
+- No index holds a column that renewing a lease changes: PostgreSQL would then take a stronger row lock, and every renewal
+  would wait for the commits under way.
+- A change of the tables is a new entry in `migrate.MIGRATIONS`; this file always shows the newest state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Final
+
+from edda.core.commit import OutboxMessage
+from edda.core.history import HistoryEvent
+from edda.storage.port import InstanceRow
+
+
+class Kind(Enum):
+    """What a column holds."""
+
+    KEY = "key"
+    """An id or a name of at most 255 characters, compared byte by byte."""
+    WORD = "word"
+    """A short word of our own: a status, a kind."""
+    TEXT = "text"
+    """Text of any length. JSON is text too: native JSON types reorder keys, round numbers and refuse what Python has."""
+    BYTES = "bytes"
+    INTEGER = "integer"
+    """64 bits; times are microseconds since 1970."""
+    FLAG = "flag"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    name: str
+    kind: Kind
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    name: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+
+
+def _key(name: str, *, optional: bool = False) -> Column:
+    return Column(name, Kind.KEY, optional)
+
+
+def _word(name: str) -> Column:
+    return Column(name, Kind.WORD)
+
+
+def _text(name: str, *, optional: bool = False) -> Column:
+    return Column(name, Kind.TEXT, optional)
+
+
+def _integer(name: str, *, optional: bool = False) -> Column:
+    return Column(name, Kind.INTEGER, optional)
+
+
+SCHEMA: Final = Table(
+    "edda_schema",
+    (_integer("version"), _integer("oldest_code"), _integer("applied_at_us"), _word("library")),
+    key=("version",),
+)
+"""One row per applied migration. `oldest_code`: the oldest schema version whose code still works with these tables."""
+
+WORKER: Final = Table(
+    "edda_worker",
+    (
+        _key("id"),
+        _text("service"),
+        _word("state"),
+        Column("presence", Kind.FLAG),
+        _integer("lease_until_us"),
+        _integer("started_at_us"),
+        _text("server_ids"),
+    ),
+    key=("id",),
+)
+"""A worker process. `state` is `alive` or `dead`; `presence`: it holds a session lock while it lives; `server_ids`: the
+database's numbers of its connections, so that a reaper can end them."""
+
+INSTANCE: Final = Table(
+    "edda_instance",
+    (
+        _key("id"),
+        _key("workflow"),
+        _word("status"),
+        _text("reason"),
+        _key("owner", optional=True),
+        _integer("claim"),
+        _integer("wakes"),
+        _integer("claimable_at_us", optional=True),
+        _integer("cancel_requested_at_us", optional=True),
+        _text("cancelled_by"),
+        _integer("crashes"),
+        _text("input"),
+        _text("args_hash"),
+        _text("output", optional=True),
+        Column("bytes", Kind.BYTES, optional=True),
+        _text("error", optional=True),
+        _key("parent_id", optional=True),
+        Column("detached", Kind.FLAG),
+        _text("source_hash"),
+        _word("python"),
+        _integer("created_at_us"),
+        _integer("updated_at_us"),
+        _integer("ended_at_us", optional=True),
+        _integer("seen_wakes"),
+        _integer("claim_key"),
+    ),
+    key=("id",),
+)
+"""The columns of `InstanceRow`, and two more: `seen_wakes` is `wakes` when it was claimed; `claim_key` is a number drawn
+by chance for each `claim`, by which a worker finds what it claimed when the answer was lost."""
+
+HISTORY: Final = Table(
+    "edda_history",
+    (
+        _key("instance_id"),
+        _integer("seq"),
+        _integer("claim"),
+        _integer("at_us"),
+        _word("kind"),
+        _text("call_id"),
+        _text("name"),
+        _text("input", optional=True),
+        _text("output", optional=True),
+        Column("bytes", Kind.BYTES, optional=True),
+        _text("meta", optional=True),
+    ),
+    key=("instance_id", "seq"),
+)
+
+OUTBOX: Final = Table(
+    "edda_outbox",
+    (
+        _key("instance_id"),
+        _integer("seq"),
+        _integer("ordinal"),
+        _key("id"),
+        _text("type"),
+        _text("source"),
+        _text("data", optional=True),
+        Column("bytes", Kind.BYTES, optional=True),
+        _text("content_type"),
+        _integer("at_us"),
+        _word("status"),
+        _integer("attempts"),
+        _integer("due_at_us"),
+    ),
+    key=("instance_id", "seq", "ordinal"),
+)
+"""The columns of `OutboxMessage`, and how far the relayer is: `status` begins as `pending`, due at once."""
+
+TABLES: Final = (WORKER, INSTANCE, HISTORY, OUTBOX)
+
+
+
+def _names(fields_: Iterable[str]) -> tuple[str, ...]:
+    """`blob` is a reserved word of MySQL; the only field whose column has another name."""
+    return tuple("bytes" if name == "blob" else name for name in fields_)
+
+
+INSTANCE_COLUMNS: Final = _names(field.name for field in fields(InstanceRow))
+HISTORY_COLUMNS: Final = _names(HistoryEvent._fields)
+OUTBOX_COLUMNS: Final = (*_names(field.name for field in fields(OutboxMessage)), "status", "attempts", "due_at_us")
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """`where` shrinks it on databases that have partial indexes; the others lead with `instead`."""
+
+    name: str
+    table: str
+    columns: tuple[str, ...]
+    where: str = ""
+    instead: tuple[str, ...] = ()
+
+
+INDEXES: Final = (
+    # What can be claimed, by workflow and due time. Instances that have ended or are owned are not in it.
+    Index(
+        "edda_instance_claimable",
+        "edda_instance",
+        ("workflow", "claimable_at_us", "id"),
+        where="owner is null and claimable_at_us is not null",
+        instead=("workflow", "owner", "claimable_at_us"),
+    ),
+    # What a worker holds: for notices, reaping and retiring.
+    Index("edda_instance_owner", "edda_instance", ("owner",), where="owner is not null"),
+    # The children of an instance.
+    Index("edda_instance_parent", "edda_instance", ("parent_id",), where="parent_id is not null"),
+    # The list that people see, newest first.
+    Index("edda_instance_created", "edda_instance", ("created_at_us", "id")),
+    # What the relayer has to send.
+    Index(
+        "edda_outbox_due",
+        "edda_outbox",
+        ("due_at_us",),
+        where="status = 'pending'",
+        instead=("status", "due_at_us"),
+    ),
+)
+
+
+def kinds(table: Table, names: tuple[str, ...]) -> tuple[Kind, ...]:
+    """The kinds of these columns of a table."""
+    by_name = {column.name: column.kind for column in table.columns}
+    return tuple(by_name[name] for name in names)

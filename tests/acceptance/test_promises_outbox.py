@@ -1,0 +1,237 @@
+"""Promises R89-R96: one transaction for the user's rows, the record and its events. Relaying is elsewhere."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import String, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from edda import RetryExhaustedError, WorkflowContext, activity, send_event_transactional, workflow
+from tests.acceptance.conftest import Apps
+from tests.acceptance.processes import Program
+from tests.acceptance.support import QUICK, SOON, Attempts, Gate, Tables, on_every_database, on_postgresql, results_of
+
+
+class Base(DeclarativeBase): ...
+
+
+class Payment(Base):
+    """No unique column but the number given by the database: a row written twice shows."""
+
+    __tablename__ = "payments"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    order_id: Mapped[str] = mapped_column(String(50))
+    amount: Mapped[float]
+
+
+PAYMENTS = "SELECT order_id, amount FROM payments ORDER BY number"
+
+
+@pytest.fixture
+async def shop(tables: Tables) -> Tables:
+    """The tables, with one of the user's own."""
+    await tables.create(Base.metadata)
+    return tables
+
+
+async def pay(ctx: WorkflowContext, order_id: str, amount: float) -> dict[str, str]:
+    """The reference's `process_payment`: a row of the user's and an event."""
+    session = ctx.session
+    session.add(Payment(order_id=order_id, amount=amount))
+    await send_event_transactional(
+        ctx,
+        event_type="payment.processed",
+        event_source="payment-service",
+        event_data={"order_id": order_id, "amount": amount},
+    )
+    return {"payment_id": f"PAY-{order_id}"}
+
+
+@on_every_database
+async def test_R089_an_activity_is_transactional_without_saying_so(apps: Apps, shop: Tables) -> None:
+    attempts = Attempts()
+
+    @activity
+    async def process_payment(ctx: WorkflowContext) -> int:
+        await ctx.session.execute(text("INSERT INTO payments (order_id, amount) VALUES ('ORD-1', 5)"))
+        if attempts.begin() < 3:
+            raise ConnectionError("after the row was written")
+        return attempts.count
+
+    @workflow
+    async def order(ctx: WorkflowContext) -> int:
+        return await process_payment(ctx)
+
+    handle = await (await apps.open(default_retry_policy=QUICK)).start(order)
+    assert await handle.result(timeout=SOON) == 3
+    assert await shop.rows(PAYMENTS) == [("ORD-1", 5.0)]
+
+
+@pytest.mark.process
+@on_every_database
+async def test_R090_rows_record_and_event_are_written_together_or_not_at_all_when_the_process_dies(
+    program: Callable[[str], Program], shop: Tables
+) -> None:
+    paying = program("""
+        from sqlalchemy import text
+
+        @activity
+        async def process_payment(ctx: WorkflowContext, number: int) -> int:
+            await ctx.session.execute(text(f"INSERT INTO payments (order_id, amount) VALUES ('ORD-{number}', 5)"))
+            await send_event_transactional(ctx, "payment.processed", "payments", {"number": number})
+            crash_once("everything written, nothing committed") if number == 2 else None
+            return number
+
+        @workflow
+        async def order(ctx: WorkflowContext) -> list[int]:
+            done = [await process_payment(ctx, 1), await process_payment(ctx, 2)]
+            crash_once("committed")
+            return done
+
+        async def main():
+            async with EddaApp(db_url=DB_URL, outbox_enabled=True) as app:
+                handle = await order.options(id="o-1").start()
+                say(await handle.result(timeout=20))
+    """)
+    paying.run_until_it_crashes()
+    assert await shop.rows(PAYMENTS) == [("ORD-1", 5.0)]
+    assert len(await shop.outbox()) == 1
+    assert await shop.rows("SELECT call_id FROM edda_history WHERE kind = 'ActivityCompleted'") == [
+        ("process_payment:1",)
+    ]
+    paying.run_until_it_crashes()
+    assert paying.run() == ["[1, 2]"]
+    assert await shop.rows(PAYMENTS) == [("ORD-1", 5.0), ("ORD-2", 5.0)]
+    assert [json.loads(row["data"]) for row in await shop.outbox()] == [{"number": 1}, {"number": 2}]
+
+
+@on_every_database
+async def test_R091_an_activity_sends_an_event_with_its_type_source_and_data(apps: Apps, tables: Tables) -> None:
+    @activity
+    async def create_order(ctx: WorkflowContext, order_id: str) -> dict[str, str]:
+        await send_event_transactional(
+            ctx, event_type="order.created", event_source="order-service", event_data={"order_id": order_id}
+        )
+        return {"order_id": order_id}
+
+    @workflow
+    async def ordering(ctx: WorkflowContext) -> None:
+        await create_order(ctx, "ORD-1")
+
+    handle = await (await apps.open(outbox_enabled=True)).start(ordering)
+    await handle.result(timeout=SOON)
+    (row,) = await tables.outbox()
+    assert (row["type"], row["source"], row["instance_id"]) == ("order.created", "order-service", handle)
+    assert (json.loads(row["data"]), row["content_type"]) == ({"order_id": "ORD-1"}, "application/json")
+
+
+@on_every_database
+async def test_R092_a_failed_activity_publishes_nothing_and_its_rows_are_rolled_back(apps: Apps, shop: Tables) -> None:
+    @activity
+    async def process_payment(ctx: WorkflowContext, order_id: str) -> None:
+        await pay(ctx, order_id, 5)
+        if order_id == "bad":
+            await ctx.session.flush()
+            raise ConnectionError("the bank is away")
+
+    @workflow
+    async def order(ctx: WorkflowContext) -> None:
+        await process_payment(ctx, "good")
+        await process_payment(ctx, "bad")
+
+    handle = await (await apps.open(default_retry_policy=QUICK)).start(order)
+    with pytest.raises(RetryExhaustedError):
+        await handle.result(timeout=SOON)
+    assert await shop.rows(PAYMENTS) == [("good", 5.0)]
+    assert [json.loads(row["data"])["order_id"] for row in await shop.outbox()] == ["good"]
+
+
+@on_every_database
+async def test_R093_ctx_session_is_a_sqlalchemy_session_on_the_same_database(apps: Apps, shop: Tables) -> None:
+    @activity
+    async def process_payment(ctx: WorkflowContext, order_id: str, amount: float) -> int:
+        payment = Payment(order_id=order_id, amount=amount)
+        ctx.session.add(payment)
+        await ctx.session.flush()
+        again = await ctx.session.get(Payment, payment.number)
+        assert again is payment
+        return payment.number
+
+    @workflow
+    async def order(ctx: WorkflowContext) -> int:
+        return await process_payment(ctx, "ORD-1", 9.5)
+
+    handle = await (await apps.open()).start(order)
+    number = await handle.result(timeout=SOON)
+    assert await shop.rows("SELECT number, order_id, amount FROM payments") == [(number, "ORD-1", 9.5)]
+
+
+@on_every_database
+async def test_R094_data_and_event_are_committed_without_being_asked(apps: Apps, shop: Tables) -> None:
+    @activity
+    async def process_payment(ctx: WorkflowContext, order_id: str, amount: float) -> dict[str, str]:
+        return await pay(ctx, order_id, amount)
+
+    @workflow
+    async def order(ctx: WorkflowContext) -> dict[str, str]:
+        return await process_payment(ctx, "ORD-1", 9.5)
+
+    handle = await (await apps.open(outbox_enabled=True)).start(order)
+    assert await handle.result(timeout=SOON) == {"payment_id": "PAY-ORD-1"}
+    assert await shop.rows(PAYMENTS) == [("ORD-1", 9.5)]
+    assert [row["type"] for row in await shop.outbox()] == ["payment.processed"]
+    assert await results_of(handle) == {"process_payment:1": {"payment_id": "PAY-ORD-1"}}
+
+
+@on_postgresql
+async def test_R094_nobody_sees_a_part_of_it_before_the_activity_has_ended(apps: Apps, shop: Tables) -> None:
+    gate = Gate()
+
+    @activity
+    async def process_payment(ctx: WorkflowContext) -> None:
+        await pay(ctx, "ORD-1", 9.5)
+        await ctx.session.flush()
+        await gate.pass_.function(ctx)
+
+    @workflow
+    async def order(ctx: WorkflowContext) -> None:
+        await process_payment(ctx)
+
+    handle = await (await apps.open(outbox_enabled=True)).start(order)
+    await gate.reached()
+    assert (await shop.count("payments"), await shop.count("edda_outbox")) == (0, 0)
+    gate.open()
+    await handle.result(timeout=SOON)
+    assert (await shop.count("payments"), await shop.count("edda_outbox")) == (1, 1)
+
+
+async def test_R095_a_sent_event_is_stored_until_it_can_be_delivered(apps: Apps, tables: Tables) -> None:
+    ids: list[str] = []
+
+    @activity
+    async def announce(ctx: WorkflowContext, number: int) -> None:
+        ids.append(await send_event_transactional(ctx, "announced", "test", {"number": number}))
+
+    @workflow
+    async def announcing(ctx: WorkflowContext) -> None:
+        for number in range(3):
+            await announce(ctx, number)
+
+    handle = await (await apps.open(outbox_enabled=True)).start(announcing)
+    await handle.result(timeout=SOON)
+    await apps.restart(outbox_enabled=True)
+    rows = await tables.outbox()
+    assert [(row["id"], row["status"]) for row in rows] == [(each, "pending") for each in ids]
+    assert len(set(ids)) == 3
+
+
+async def test_R096_outbox_enabled_needs_no_broker_url(apps: Apps, tables: Tables) -> None:
+    @workflow
+    async def announcing(ctx: WorkflowContext) -> str:
+        return await send_event_transactional(ctx, "announced", "test", {"from": "the body"})
+
+    handle = await (await apps.open(outbox_enabled=True)).start(announcing)
+    event_id = await handle.result(timeout=SOON)
+    assert [row["id"] for row in await tables.outbox()] == [event_id]
