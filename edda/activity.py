@@ -52,9 +52,7 @@ class Activity(Generic[P, R]):
         In an activity or compensation the function is simply called, as part of that step.
         """
         call_id = kwargs.pop("activity_id", None)
-        return run_of(ctx).activity(
-            self, args, kwargs, call_id=None if call_id is None else str(call_id)
-        )
+        return run_of(ctx).activity(self, args, kwargs, call_id=None if call_id is None else str(call_id))
 
 
 class _AnyActivity:

@@ -105,12 +105,10 @@ class EddaApp:
         self._store_options: dict[str, Any] = {
             "session_pool_size": session_pool_size,
             "session_hold_seconds": session_hold_seconds,
-            "lease_seconds": lease_seconds,
+            "session_idle_seconds": max(1, round(lease_seconds)),
         }
         self._settings = Settings(
-            lease=Lease(
-                service=self.service_name, lease_seconds=lease_seconds, loop_stall_seconds=loop_stall_seconds
-            ),
+            lease=Lease(service=self.service_name, lease_seconds=lease_seconds, loop_stall_seconds=loop_stall_seconds),
             bounds=Bounds(
                 running_max=max_running,
                 residents_max=max_residents,

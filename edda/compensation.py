@@ -65,9 +65,7 @@ def compensation(
 
     def declare(function: F) -> F:
         compensations.add(
-            Compensation(
-                name=name or function.__name__, function=function, retry_policy=retry_policy, timeout=timeout
-            )
+            Compensation(name=name or function.__name__, function=function, retry_policy=retry_policy, timeout=timeout)
         )
         return function
 
@@ -135,7 +133,10 @@ def _check_parameters(undo: Compensation, activity: Callable[..., Any]) -> None:
     if isinstance(returns, type) and returns not in (dict, inspect.Signature.empty):
         fields = set(getattr(returns, "model_fields", None) or getattr(returns, "__annotations__", None) or ())
     for parameter in list(inspect.signature(undo.function).parameters.values())[1:]:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.default is not parameter.empty:
+        if (
+            parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            or parameter.default is not parameter.empty
+        ):
             continue
         if parameter.name == "result" or parameter.name in offered or fields is None or parameter.name in fields:
             continue
@@ -161,6 +162,4 @@ async def register_compensation(
     if known is None:
         known = Compensation(name=function.__name__, function=function)
         compensations.add(known)
-    await run_of(ctx).owe(
-        known.name, args, kwargs, call_id=None if call_id is None else str(call_id)
-    )
+    await run_of(ctx).owe(known.name, args, kwargs, call_id=None if call_id is None else str(call_id))

@@ -219,4 +219,3 @@ def utc_us(moment: datetime) -> int:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-

@@ -80,9 +80,7 @@ async def send_event_transactional(
 
     If the attempt fails there is no event. In a workflow function it is a recorded step of its own.
     """
-    return await run_of(ctx).send(
-        event_type, event_source, event_data, content_type=content_type
-    )
+    return await run_of(ctx).send(event_type, event_source, event_data, content_type=content_type)
 
 
 async def wait_event(

@@ -134,9 +134,7 @@ class WorkflowHandle(str, Generic[R]):
 class Workflow(Generic[P, R]):
     """An async function as a workflow: `handle = await order.start(order_id="ORD-1")`."""
 
-    def __init__(
-        self, function: Callable[..., Any], *, name: str | None = None, event_handler: bool = False
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], *, name: str | None = None, event_handler: bool = False) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name: str = name or function.__name__

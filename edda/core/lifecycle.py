@@ -42,9 +42,10 @@ _WAITING: Final = frozenset({Status.WAITING_FOR_EVENT, Status.WAITING_FOR_TIMER}
 _ACTIVE: Final = _WAITING | {Status.RUNNING}
 
 TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
-    **{status: _ACTIVE | SET_ASIDE | {Status.COMPENSATING} | ENDED - {Status.COMPENSATION_FAILED} for status in _ACTIVE},
-    Status.COMPENSATING: SET_ASIDE
-    | {Status.COMPENSATING, Status.FAILED, Status.CANCELLED, Status.COMPENSATION_FAILED},
+    **{
+        status: _ACTIVE | SET_ASIDE | {Status.COMPENSATING} | ENDED - {Status.COMPENSATION_FAILED} for status in _ACTIVE
+    },
+    Status.COMPENSATING: SET_ASIDE | {Status.COMPENSATING, Status.FAILED, Status.CANCELLED, Status.COMPENSATION_FAILED},
     Status.NONDETERMINISTIC: _ACTIVE | SET_ASIDE | {Status.COMPENSATING, Status.CANCELLED},
     Status.QUARANTINED: _ACTIVE | SET_ASIDE | {Status.COMPENSATING, Status.CANCELLED},
     Status.COMPENSATION_FAILED: frozenset({Status.COMPENSATING}),

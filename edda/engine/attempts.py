@@ -25,7 +25,7 @@ from uuid import UUID
 from edda.activity import Activity
 from edda.context import ActivityInfo, Run, WorkflowContext, current_run
 from edda.core.commit import NewInstance, OutboxMessage
-from edda.core.history import InstanceId, WorkerId
+from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.engine.codec import Stored, ValueCodec
 from edda.engine.environment import DatabaseClock, Environment
 from edda.engine.plans import plan_of
@@ -70,8 +70,8 @@ class Outcome:
     """It was cancelled by the engine and gave no answer."""
     duration_us: int = 0
     outbox: list[OutboxDraft] = field(default_factory=list["OutboxDraft"])
-    recorded: bool = False
-    """It was committed already, inside the user's transaction."""
+    recorded: HistoryEvent | None = None
+    """Its row, if it was committed already, inside the user's transaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,8 +254,7 @@ class Attempt:
             outcome.value = await self._call()
             outcome.outbox = run.outbox
             if run.transaction is not None and await run.transaction.flush():
-                outcome.recorded = await self._client.commit_inside(outcome, run.transaction)
-                if not outcome.recorded:
+                if not await self._client.commit_inside(outcome, run.transaction):
                     self.dropped = True
         except asyncio.CancelledError:
             outcome.interrupted = self.interrupting or self.dropped
@@ -265,7 +264,7 @@ class Attempt:
             raise
         except BaseException as error:
             outcome.error = error
-        if outcome.recorded or run.transaction is None:
+        if outcome.recorded is not None or run.transaction is None:
             return False
         await asyncio.shield(run.transaction.rollback())
         return (
@@ -328,7 +327,7 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-class AttemptRun(Run):
+class AttemptRun:
     """The `Run` behind the context of an activity or compensation."""
 
     def __init__(self, attempts: Attempts, client: Client, order: Order) -> None:

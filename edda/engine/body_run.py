@@ -85,7 +85,7 @@ class Call:
         return self.future is not None and not self.answered and not self.future.cancelled()
 
 
-class BodyRun(Run):
+class BodyRun:
     """The `Run` behind the context of a workflow function."""
 
     def __init__(

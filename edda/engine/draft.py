@@ -69,13 +69,21 @@ class Draft:
         self.outbox.clear()
         return commit
 
-    def restore(self, commit: Commit, *, without: frozenset[str]) -> None:
-        """Take back a commit of which nothing was written, leaving out rows of these kinds (the newest ones)."""
-        assert not self.records, f"{self.instance_id}: drafted while a commit was in flight"
-        taken = self._journal.withdraw(len(commit.records))
+    def restore(self, commit: Commit, *, without: frozenset[str], outbox: bool = True) -> None:
+        """Take back a commit of which nothing was written, leaving out rows of these kinds (and its outbox rows)."""
+        taken = self._journal.withdraw(len(commit.records) + len(self.records))
+        self.records.clear()
         for event in taken:
             if event.kind not in without:
-                self._journal.append(event)
-                self.records.append(event)
-        self.children.extend(commit.children)
-        self.outbox.extend(commit.outbox)
+                self.records.append(event._replace(seq=self._journal.next_seq))
+                self._journal.append(self.records[-1])
+        self.children[:0] = commit.children
+        if outbox:
+            self.outbox[:0] = commit.outbox
+
+    def discard(self) -> None:
+        """Forget what is drafted: it never happened."""
+        self._journal.withdraw(len(self.records))
+        self.records.clear()
+        self.children.clear()
+        self.outbox.clear()

@@ -180,10 +180,10 @@ class Engine:
         name = driver.workflow_name
         match end.status:
             case "completed":
-                self._hooks.call("on_workflow_complete", driver.instance_id, name, driver.result)
+                self._hooks.call("on_workflow_complete", driver.instance_id, name, driver.outcome.value)
             case "cancelled":
                 self._hooks.call("on_workflow_cancelled", driver.instance_id, name)
             case "failed" | "compensation_failed":
-                self._hooks.call("on_workflow_failed", driver.instance_id, name, driver.error)
+                self._hooks.call("on_workflow_failed", driver.instance_id, name, driver.outcome.error)
             case _:
                 pass

@@ -37,7 +37,9 @@ class Environment:
         """32 hex digits that sort by time (UUID version 7)."""
         milliseconds = self.wall_us() // 1000
         noise = self.random.getrandbits(74)
-        value = (milliseconds & (1 << 48) - 1) << 80 | 0x7 << 76 | (noise >> 62) << 64 | 0b10 << 62 | noise & (1 << 62) - 1
+        value = (
+            (milliseconds & (1 << 48) - 1) << 80 | 0x7 << 76 | (noise >> 62) << 64 | 0b10 << 62 | noise & (1 << 62) - 1
+        )
         return f"{value:032x}"
 
     def jitter(self, seconds: float) -> float:

@@ -59,5 +59,3 @@ def _arguments(owed: Owed) -> tuple[tuple[Any, ...], dict[str, Any]]:
     stored = event.output is not None or event.blob is not None
     result = codec.decode(Stored(event.output, event.blob)) if stored else None
     return (), undo_arguments(declared, by_name, result)
-
-

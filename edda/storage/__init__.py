@@ -1,2 +1,2 @@
-"""Storage remembers: a few verbs with exact meanings (`port`), a model in memory that is their specification (`memory`),
-and SQL that must agree with it (`sql`)."""
+"""Storage remembers: a few verbs with exact meanings (`port`), a model in memory that is their specification
+(`memory`), and SQL that must agree with it (`sql`)."""

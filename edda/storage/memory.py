@@ -87,8 +87,8 @@ class MemoryStore:
                 self._cancel(cancelled, by=commit.instance_id, now_us=now_us)
         for commit in accepted:
             for child in commit.children:
-                self.create_now(child)
-        creations = tuple(self.create_now(new) for new in batch.starts)
+                self.create_now(child, now_us)
+        creations = tuple(self.create_now(new, now_us) for new in batch.starts)
         return BatchOutcome(now_us=now_us, verdicts=tuple(verdicts), creations=creations)
 
     def _fence(self, worker: WorkerId) -> None:
@@ -182,8 +182,7 @@ class MemoryStore:
     def _update(self, instance_id: InstanceId, now_us: int, **changes: Any) -> None:
         self.rows[instance_id] = replace(self.rows[instance_id], updated_at_us=now_us, **changes)
 
-    def create_now(self, new: NewInstance) -> Creation:
-        now_us = self.now_us()
+    def create_now(self, new: NewInstance, now_us: int) -> Creation:
         there = self.rows.get(new.id)
         if there is not None:
             return Creation(
@@ -249,7 +248,7 @@ class MemoryStore:
         return Verdict.COMMITTED
 
     async def create(self, new: NewInstance) -> Creation:
-        return self.create_now(new)
+        return self.create_now(new, self.now_us())
 
     # -- claiming ----------------------------------------------------------------------------------------------------
 
@@ -533,7 +532,7 @@ class _MemoryTransaction:
 
     async def start(self, new: NewInstance) -> Creation:
         if new.id in self._store.rows:
-            return self._store.create_now(new)
+            return self._store.create_now(new, self._store.now_us())
         self._starts.append(new)
         return Creation(created=True, workflow=new.workflow, args_hash=new.args_hash)
 

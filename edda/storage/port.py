@@ -4,7 +4,7 @@ Laws, for every back end:
 - Each verb is one transaction: it happens whole or not at all, and alone among the others (as if one at a time).
 - Times are integer microseconds since 1970 on the *database's* clock; only it decides about leases and due times.
 - `write` succeeds only for a worker that is alive; a worker declared dead never writes again.
-- Retryable failures (deadlock, serialization) are retried inside; `Fenced`, `UnknownOutcome` and `StorageError` come out.
+- Retryable failures (deadlock, serialization) are retried inside; `Fenced`, `UnknownOutcome`, `StorageError` come out.
 
 `edda.storage.memory` is the model: where a comment here and the model disagree, one of them is a bug.
 """
@@ -129,8 +129,8 @@ class UserTransaction(Protocol):
 class LeaseLine(Protocol):
     """One connection that does nothing but keep a worker alive, so that no long query can make it late.
 
-    Used from one event loop only, which may be another than the store's: the engine runs it in a thread of its own where
-    `threaded` says so.
+    Used from one event loop only, which may be another than the store's: the engine runs it in a thread of its own
+    where `threaded` says so.
     """
 
     threaded: bool

@@ -107,10 +107,20 @@ async def test_W13_a_cancel_during_an_activity_waits_for_it_and_undoes_it(apps: 
         except Exception as error:
             log.append(f"the body saw {error!r}")
 
-    handle = await (await apps.open()).start(order)
+    @activity
+    async def without_undo(ctx: WorkflowContext) -> None:
+        await asyncio.Event().wait()
+
+    @workflow
+    async def other(ctx: WorkflowContext) -> None:
+        await without_undo(ctx)
+
+    app = await apps.open()
+    handle, interrupted = await app.start(order), await app.start(other)
     await gate.reached()
     await handle.cancel()
-    await asyncio.sleep(0.3)  # time for a wrong engine to interrupt it
+    await interrupted.cancel()
+    await reaches(interrupted, "cancelled")  # so the first one, too, has heard of its cancel
     gate.open()
     with pytest.raises(WorkflowCancelledException):
         await handle.result(timeout=SOON)

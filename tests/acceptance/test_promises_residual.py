@@ -90,7 +90,7 @@ def test_R146_an_activity_interrupted_by_a_crash_is_run_again(program: Callable[
 
 
 @on_every_server
-async def test_R148_workers_share_a_database_url_and_nothing_else(apps: Apps) -> None:
+async def test_R148_workers_share_a_database_url_and_nothing_else(apps: Apps, tables: Tables) -> None:
     gate = Gate()
 
     @activity
@@ -108,11 +108,11 @@ async def test_R148_workers_share_a_database_url_and_nothing_else(apps: Apps) ->
     handle = await shop.start(order)
     await gate.reached()
     assert await bank.handle(handle).status() == "running"
+    services = dict(await tables.rows("SELECT id, service FROM edda_worker"))
     await shop.shutdown()
     gate.open()
     before, after = await bank.handle(handle).result(timeout=SOON)
-    assert before.startswith("shop")
-    assert after.startswith("bank")
+    assert (services[before], services[after]) == ("shop", "bank")
 
 
 async def test_R149_the_policy_of_the_app_does_not_reach_into_the_one_of_an_activity(apps: Apps) -> None:

@@ -104,7 +104,7 @@ def test_R081_when_a_worker_crashes_another_one_resumes(program: Callable[[str],
 
 
 @on_postgresql
-async def test_R082_the_readmes_way_to_construct_a_worker_works(db_url: str) -> None:
+async def test_R082_the_readmes_way_to_construct_a_worker_works(db_url: str, tables: Tables) -> None:
     @activity
     async def where(ctx: WorkflowContext) -> str:
         return ctx.worker_id
@@ -117,7 +117,7 @@ async def test_R082_the_readmes_way_to_construct_a_worker_works(db_url: str) -> 
     async with app:
         handle = await app.start(order)
         worker = await handle.result(timeout=SOON)
-        assert worker.startswith("order-service")
+        assert await tables.rows("SELECT id, service FROM edda_worker") == [(worker, "order-service")]
         assert await results_of(handle) == {"where:1": worker}
 
 

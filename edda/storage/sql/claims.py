@@ -2,10 +2,12 @@
 
 Laws:
 - What is runnable is a predicate on a row, never an event in somebody's memory: unowned and due.
-- Each workflow has a branch of its own with a limit, so that the index is walked and nothing is sorted; a file sort with
+- Each workflow has a branch of its own with a limit, so that the index is walked and nothing is sorted: a sort with
   SKIP LOCKED would lock every candidate.
 - A claim leaves `claim_key` in its rows: when its answer was lost, `claimed_with` finds them.
 """
+
+# ruff: noqa: S608 - the only strings that go into statements are our own names of tables and columns
 
 from __future__ import annotations
 
@@ -36,9 +38,7 @@ def claim(
     claim_key: int,
 ) -> Verb[Claims]:
     """Take what is due, earliest first; at most one suspect."""
-    own = dialect.claim(
-        worker, workflows=workflows, limit=limit, suspects=suspects, ids=ids, claim_key=claim_key
-    )
+    own = dialect.claim(worker, workflows=workflows, limit=limit, suspects=suspects, ids=ids, claim_key=claim_key)
     if own is not None:
         return (yield from own)
     now_us = yield from fence(dialect, worker)
@@ -119,7 +119,7 @@ def _take(dialect: Dialect, worker: WorkerId, chosen: Sequence[Row], now_us: int
     condition, params = dialect.within("id", [row[0] for row in chosen])
     # They are ours now.
     yield Statement(
-        "update edda_instance set owner = ?, claim = claim + 1, seen_wakes = wakes, claimable_at_us = null, "  # noqa: S608
+        "update edda_instance set owner = ?, claim = claim + 1, seen_wakes = wakes, claimable_at_us = null, "
         f"status = case when status in ({WAITING}) then 'running' else status end, reason = '', claim_key = ?, "
         f"updated_at_us = ? where {condition}",
         (worker, claim_key, now_us, *params),
@@ -127,13 +127,13 @@ def _take(dialect: Dialect, worker: WorkerId, chosen: Sequence[Row], now_us: int
     if grew:
         condition, params = dialect.within("id", grew)
         # These made progress before they crashed, so the count begins anew.
-        yield Statement(f"update edda_instance set crashes = 0 where {condition}", params)  # noqa: S608
+        yield Statement(f"update edda_instance set crashes = 0 where {condition}", params)
 
 
 def _rows(dialect: Dialect, ids: Sequence[InstanceId]) -> Verb[tuple[InstanceRow, ...]]:
     """These instances, in this order."""
     condition, params = dialect.within("id", ids)
-    rows, _ = yield Statement(f"select {INSTANCE_LIST} from edda_instance where {condition}", params)  # noqa: S608
+    rows, _ = yield Statement(f"select {INSTANCE_LIST} from edda_instance where {condition}", params)
     found = {row[0]: instance_row(row) for row in rows}
     return tuple(found[instance_id] for instance_id in ids)
 
@@ -141,11 +141,11 @@ def _rows(dialect: Dialect, ids: Sequence[InstanceId]) -> Verb[tuple[InstanceRow
 def claimed_with(dialect: Dialect, worker: WorkerId, claim_key: int) -> Verb[Claims]:
     """What a claim took whose answer was lost, once nothing of it is under way any more."""
     # Waits for the lock that the lost transaction holds on the same row until its end.
-    yield Statement(f"select id from edda_worker where id = ?{dialect.lock}", (worker,))  # noqa: S608
+    yield Statement(f"select id from edda_worker where id = ?{dialect.lock}", (worker,))
     now_us = yield from fence(dialect, worker)
     # What bears its mark.
     rows, _ = yield Statement(
-        f"select {INSTANCE_LIST} from edda_instance where owner = ? and claim_key = ? order by id",  # noqa: S608
+        f"select {INSTANCE_LIST} from edda_instance where owner = ? and claim_key = ? order by id",
         (worker, claim_key),
     )
     return Claims(now_us=now_us, rows=tuple(instance_row(row) for row in rows))
@@ -154,12 +154,11 @@ def claimed_with(dialect: Dialect, worker: WorkerId, claim_key: int) -> Verb[Cla
 def notices(worker: WorkerId) -> Verb[tuple[Notice, ...]]:
     """Of the instances that a worker holds, those woken since it claimed them."""
     rows, _ = yield Statement(
-        "select id, wakes, cancel_requested_at_us from edda_instance where owner = ? and wakes > seen_wakes order by id",
+        "select id, wakes, cancel_requested_at_us from edda_instance "
+        "where owner = ? and wakes > seen_wakes order by id",
         (worker,),
     )
-    return tuple(
-        Notice(instance_id=row[0], wakes=row[1], cancel_requested=row[2] is not None) for row in rows
-    )
+    return tuple(Notice(instance_id=row[0], wakes=row[1], cancel_requested=row[2] is not None) for row in rows)
 
 
 def next_due(dialect: Dialect, workflows: Sequence[str]) -> Verb[tuple[int, int | None]]:
@@ -172,7 +171,7 @@ def next_due(dialect: Dialect, workflows: Sequence[str]) -> Verb[tuple[int, int 
         "and claimable_at_us is not null order by claimable_at_us limit 1"
     )
     rows, _ = yield Statement(
-        f"select {dialect.now}, min(claimable_at_us) from ({dialect.union([branch] * len(workflows))}) due",  # noqa: S608
+        f"select {dialect.now}, min(claimable_at_us) from ({dialect.union([branch] * len(workflows))}) due",
         tuple(workflows),
     )
     return int(rows[0][0]), rows[0][1]

@@ -7,6 +7,8 @@ Laws:
   without the commits that `taken` names. No row is ever inserted "if absent" into history.
 """
 
+# ruff: noqa: S608 - the only strings that go into statements are our own names of tables and columns
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
@@ -51,7 +53,7 @@ def write(dialect: Dialect, worker: WorkerId, batch: Batch, *, look_first: bool 
 def fence(dialect: Dialect, worker: WorkerId) -> Verb[int]:
     """The database's time, if the worker is alive; a reaper now waits for this transaction."""
     rows, _ = yield Statement(
-        f"select state, {dialect.now} from edda_worker where id = ?{dialect.fence_lock}",  # noqa: S608
+        f"select state, {dialect.now} from edda_worker where id = ?{dialect.fence_lock}",
         (worker,),
     )
     if not rows or rows[0][0] != "alive":
@@ -93,7 +95,7 @@ def _lock(dialect: Dialect, ids: Sequence[InstanceId]) -> Verb[Sequence[Row]]:
     """The rows of instances that are about to change, locked in the order of their ids."""
     condition, params = dialect.within("id", ids)
     rows, _ = yield Statement(
-        f"select {', '.join(LOCKED_COLUMNS)} from edda_instance where {condition} order by id{dialect.lock}",  # noqa: S608
+        f"select {', '.join(LOCKED_COLUMNS)} from edda_instance where {condition} order by id{dialect.lock}",
         params,
     )
     return rows
@@ -137,7 +139,7 @@ def existing(dialect: Dialect, ids: Sequence[InstanceId]) -> Verb[dict[InstanceI
     """What a start with one of these ids would find."""
     condition, params = dialect.within("id", ids)
     rows, _ = yield Statement(
-        f"select id, workflow, args_hash, status, owner from edda_instance where {condition}{dialect.latest}",  # noqa: S608
+        f"select id, workflow, args_hash, status, owner from edda_instance where {condition}{dialect.latest}",
         params,
     )
     return {
@@ -194,7 +196,7 @@ def taken(dialect: Dialect, commits: Sequence[Commit]) -> Verb[frozenset[int]]:
 def settle(dialect: Dialect, worker: WorkerId, batch: Batch) -> Verb[tuple[Verdict | None, ...]]:
     """What became of each commit, once nothing of the old transaction is under way any more."""
     # Waits for the lock that the old transaction holds on the same row until its end.
-    rows, _ = yield Statement(f"select state from edda_worker where id = ?{dialect.lock}", (worker,))  # noqa: S608
+    rows, _ = yield Statement(f"select state from edda_worker where id = ?{dialect.lock}", (worker,))
     if not rows or rows[0][0] != "alive":
         raise Fenced
     commits = batch.commits
@@ -204,7 +206,7 @@ def settle(dialect: Dialect, worker: WorkerId, batch: Batch) -> Verb[tuple[Verdi
     condition, params = dialect.within("id", [commit.instance_id for commit in commits])
     # How the instances stand now.
     rows, _ = yield Statement(
-        f"select id, owner, claim, status, wakes from edda_instance where {condition}",  # noqa: S608
+        f"select id, owner, claim, status, wakes from edda_instance where {condition}",
         params,
     )
     now = {row[0]: row for row in rows}
@@ -238,32 +240,28 @@ def _settled(
     return Verdict.COMMITTED
 
 
-def _claims_in_history(
-    dialect: Dialect, records: Sequence[HistoryEvent]
-) -> Verb[dict[tuple[InstanceId, int], int]]:
+def _claims_in_history(dialect: Dialect, records: Sequence[HistoryEvent]) -> Verb[dict[tuple[InstanceId, int], int]]:
     """Which of these places in history are taken, and under which claim."""
     found: dict[tuple[InstanceId, int], int] = {}
     for start in range(0, len(records), KEYS_PER_STATEMENT):
         some = records[start : start + KEYS_PER_STATEMENT]
         condition = " or ".join(["(instance_id = ? and seq = ?)"] * len(some))
         rows, _ = yield Statement(
-            f"select instance_id, seq, claim from edda_history where {condition}",  # noqa: S608
+            f"select instance_id, seq, claim from edda_history where {condition}",
             tuple(value for record in some for value in (record.instance_id, record.seq)),
         )
         found.update({(row[0], row[1]): row[2] for row in rows})
     return found
 
 
-def _known_messages(
-    dialect: Dialect, messages: Sequence[OutboxMessage]
-) -> Verb[set[tuple[InstanceId, int, int]]]:
+def _known_messages(dialect: Dialect, messages: Sequence[OutboxMessage]) -> Verb[set[tuple[InstanceId, int, int]]]:
     """The keys of those messages that are in the outbox."""
     found: set[tuple[InstanceId, int, int]] = set()
     for start in range(0, len(messages), KEYS_PER_STATEMENT):
         some = messages[start : start + KEYS_PER_STATEMENT]
         condition = " or ".join(["(instance_id = ? and seq = ? and ordinal = ?)"] * len(some))
         rows, _ = yield Statement(
-            f"select instance_id, seq, ordinal from edda_outbox where {condition}",  # noqa: S608
+            f"select instance_id, seq, ordinal from edda_outbox where {condition}",
             tuple(value for message in some for value in _message_key(message)),
         )
         found.update((row[0], row[1], row[2]) for row in rows)

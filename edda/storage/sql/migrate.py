@@ -61,7 +61,9 @@ def missing(dialect: Dialect, migrations: Sequence[Migration] = MIGRATIONS) -> V
 def migrate(dialect: Dialect, migrations: Sequence[Migration] = MIGRATIONS) -> Verb[tuple[int, ...]]:
     """Apply what is missing. Returns the versions that were applied here."""
     for statement in dialect.migration_lock():
-        yield statement
+        rows, _ = yield statement
+        if rows and rows[0][0] == 0:
+            raise SchemaError("Another process has been migrating the tables for a minute")
     todo = yield from missing(dialect, migrations)
     if not todo:
         return ()
@@ -72,8 +74,7 @@ def migrate(dialect: Dialect, migrations: Sequence[Migration] = MIGRATIONS) -> V
             yield Statement(text)
         rows, _ = yield Statement(f"select {dialect.now}")
         yield Statement(
-            f"insert into edda_schema (version, oldest_code, applied_at_us, library) values (?, ?, ?, ?)"
-            f"{dialect.if_absent}",
+            "insert into edda_schema (version, oldest_code, applied_at_us, library) values (?, ?, ?, ?)",
             (migration.version, migration.oldest_code, int(rows[0][0]), LIBRARY),
         )
     return tuple(migration.version for migration in todo)

@@ -4,8 +4,8 @@ It knows no SQL and no driver: a `Wire` does. Laws:
 - A verb runs to its end whatever becomes of its caller: nothing sent to the server is ever cancelled, so no answer is
   left in the socket for the next one, and no COMMIT is in doubt because somebody lost patience.
 - After any error: ROLLBACK, or the connection is closed. Retrying means the whole verb, from the beginning.
-- A connection that breaks before COMMIT was sent has written nothing, and the verb runs again on a new one. After that it
-  is `UnknownOutcome`, unless the verb may be repeated.
+- A connection that breaks before COMMIT was sent has written nothing, and the verb runs again on a new one. After that
+  it is `UnknownOutcome`, unless the verb may be repeated.
 - No answer for `ANSWER_SECONDS_MAX`: the socket is closed, and the same rules apply.
 """
 
@@ -69,10 +69,17 @@ class Wire(Protocol):
 class Runner:
     """Runs verbs on a connection that it makes when it is needed, and makes anew when it was lost."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Wire]], dialect: Dialect) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Wire]],
+        dialect: Dialect,
+        *,
+        answer_seconds_max: float | None = ANSWER_SECONDS_MAX,
+    ) -> None:
         self.on_statement: StatementHook | None = None
         self._connect = connect
         self._dialect = dialect
+        self._answer_seconds_max = answer_seconds_max
         self._wire: Wire | None = None
         self._noted: set[WorkerId] = set()
         self._lock = asyncio.Lock()
@@ -130,6 +137,8 @@ class Runner:
                     cause: BaseException = error
                 except Exception as error:
                     if not self._may_pass(error):
+                        if self._dialect.is_of_driver(error):
+                            raise StorageError(f"The database refused: {error}") from error
                         raise
                     cause = error
                 if attempt == ATTEMPTS_MAX:
@@ -150,8 +159,8 @@ class Runner:
         if worker is not None and worker not in self._noted:
             dialect, server_id = self._dialect, wire.server_id
             noting = workers.note_server_id(dialect, worker, server_id)
-            await self._once(wire, "note_server_id", lambda: noting, atomic=True)
-            self._noted.add(worker)
+            if await self._once(wire, "note_server_id", lambda: noting, atomic=True):
+                self._noted.add(worker)
 
     async def _once(self, wire: Wire, name: str, make: Callable[[], Verb[T]], *, atomic: bool) -> T:
         committing = not atomic
@@ -216,7 +225,9 @@ class Runner:
 
     async def _answered(self, wire: Wire, work: Awaitable[T]) -> T:
         """Wait for the server, but not for ever."""
-        timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS_MAX, wire.drop)
+        if self._answer_seconds_max is None:
+            return await work
+        timer = asyncio.get_running_loop().call_later(self._answer_seconds_max, wire.drop)
         try:
             return await work
         finally:

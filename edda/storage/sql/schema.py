@@ -1,11 +1,11 @@
 """The tables, as data: each column once, with the kind of value it holds; a dialect says how a kind is spelled.
 
 It must not know drivers or verbs. Laws:
-- The prefix is `edda_`; there are no foreign keys, sequences, triggers or checks, so that distributed databases can hold
-  these tables too.
+- The prefix is `edda_`; there are no foreign keys, sequences, triggers or checks, so that distributed databases can
+  hold these tables too.
 - Every table that belongs to an instance has the instance's id at the head of its key.
-- No index holds a column that renewing a lease changes: PostgreSQL would then take a stronger row lock, and every renewal
-  would wait for the commits under way.
+- No index holds a column that renewing a lease changes: PostgreSQL would then take a stronger row lock, and every
+  renewal would wait for the commits under way.
 - A change of the tables is a new entry in `migrate.MIGRATIONS`; this file always shows the newest state.
 """
 
@@ -29,7 +29,7 @@ class Kind(Enum):
     WORD = "word"
     """A short word of our own: a status, a kind."""
     TEXT = "text"
-    """Text of any length. JSON is text too: native JSON types reorder keys, round numbers and refuse what Python has."""
+    """Text of any length. JSON is text too: native types reorder keys, round numbers and refuse what Python has."""
     BYTES = "bytes"
     INTEGER = "integer"
     """64 bits; times are microseconds since 1970."""
@@ -120,8 +120,8 @@ INSTANCE: Final = Table(
     ),
     key=("id",),
 )
-"""The columns of `InstanceRow`, and two more: `seen_wakes` is `wakes` when it was claimed; `claim_key` is a number drawn
-by chance for each `claim`, by which a worker finds what it claimed when the answer was lost."""
+"""The columns of `InstanceRow`, and two more: `seen_wakes` is `wakes` when it was claimed; `claim_key` is a number
+drawn by chance for each `claim`, by which a worker finds what it claimed when the answer was lost."""
 
 HISTORY: Final = Table(
     "edda_history",
@@ -163,7 +163,6 @@ OUTBOX: Final = Table(
 """The columns of `OutboxMessage`, and how far the relayer is: `status` begins as `pending`, due at once."""
 
 TABLES: Final = (WORKER, INSTANCE, HISTORY, OUTBOX)
-
 
 
 def _names(fields_: Iterable[str]) -> tuple[str, ...]:

@@ -98,9 +98,7 @@ def parse(url: str) -> DatabaseUrl:
         if place:
             raise StorageError(f"'{url}' has two slashes where SQLite has three (relative) or four (absolute path)")
         path = None if database in ("", ":memory:") else database
-        return DatabaseUrl(
-            kind=kind, user=None, password=None, host=None, port=None, database=path, options=options
-        )
+        return DatabaseUrl(kind=kind, user=None, password=None, host=None, port=None, database=path, options=options)
     user, at, address = place.rpartition("@")
     name, colon, password = user.partition(":")
     host, port = _host_and_port(address, url)

@@ -1,7 +1,7 @@
 """How a verb of storage is written: as a generator that yields statements and receives their rows.
 
-A verb holds no connection and awaits nothing, so the same text runs in SQLite's writer thread, over an asyncpg or asyncmy
-connection, inside a user's SQLAlchemy transaction, and under a test that stops it before each of its statements.
+A verb holds no connection and awaits nothing, so the same text runs in SQLite's writer thread, over asyncpg or asyncmy,
+inside a user's SQLAlchemy transaction, and under a test that stops it before each of its statements.
 
 Law: whoever runs a verb runs it inside exactly one transaction, rolls back on any error, and starts it anew from the
 beginning to retry: nothing read before a rollback is ever used again.
@@ -47,7 +47,8 @@ async def drive(verb: Verb[T], execute: Callable[[Statement], Awaitable[Rows]]) 
             else:
                 statement = verb.send(rows)
     except StopIteration as end:
-        return end.value
+        result: T = end.value
+        return result
 
 
 def drive_sync(verb: Verb[T], execute: Callable[[Statement], Rows]) -> T:
@@ -62,4 +63,5 @@ def drive_sync(verb: Verb[T], execute: Callable[[Statement], Rows]) -> T:
             else:
                 statement = verb.send(rows)
     except StopIteration as end:
-        return end.value
+        result: T = end.value
+        return result

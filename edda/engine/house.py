@@ -1,0 +1,59 @@
+"""What a driver and its phases need of the worker that holds them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from edda.core.commit import Commit, End, Verdict
+from edda.core.history import InstanceId
+from edda.core.retry import RetryPolicy
+from edda.engine.attempts import Attempts
+from edda.engine.committer import Ack
+from edda.engine.environment import DatabaseClock, Environment
+from edda.engine.hook_queue import HookQueue
+from edda.workflow import App
+
+if TYPE_CHECKING:
+    from edda.engine.driver import Driver
+
+
+class House(Protocol):
+    """Implemented by the worker."""
+
+    app: App
+    clock: DatabaseClock
+    environment: Environment
+    attempts: Attempts
+    hooks: HookQueue
+    observer: object | None
+    default_retry_policy: RetryPolicy
+    payload_bytes_max: int
+
+    @property
+    def id(self) -> str:
+        """Id of the worker."""
+        ...
+
+    def submit(self, commit: Commit, ack: Ack) -> None:
+        """Give a commit to the committer."""
+        ...
+
+    async def settle(self, commit: Commit) -> Verdict | None:
+        """What became of a commit whose COMMIT went unanswered; None: nothing of it is there."""
+        ...
+
+    def look_up_children(self, driver: Driver, ids: tuple[InstanceId, ...]) -> None:
+        """Read these rows soon, and tell the driver through `children_looked_up`."""
+        ...
+
+    def released(self, driver: Driver, *, due_us: int | None, woken: bool) -> None:
+        """The instance is parked, durably; `woken`: it is claimable again already."""
+        ...
+
+    def ended(self, driver: Driver, end: End) -> None:
+        """The instance has ended, or is set aside, durably."""
+        ...
+
+    def lost(self, driver: Driver) -> None:
+        """Storage refused: somebody else has the claim."""
+        ...

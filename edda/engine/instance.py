@@ -1,0 +1,76 @@
+"""One claimed instance in the memory of its worker: what all phases of its life share."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+from edda.core.history import HistoryEvent, InstanceId
+from edda.core.journal import Journal
+from edda.engine.attempts import Client, Outcome
+from edda.engine.body_run import Call
+from edda.engine.draft import Draft
+from edda.engine.house import House
+from edda.engine.steps import Steps
+from edda.storage.port import InstanceRow
+from edda.workflow import Workflow
+
+
+class TimerDue(NamedTuple):
+    """A timer whose time has come."""
+
+    timer_id: str
+    due_us: int
+
+
+class ChildEnded(NamedTuple):
+    """A child that has ended, for the call that waits for it."""
+
+    call: Call
+    row: InstanceRow
+
+
+Arrival = Outcome | TimerDue | ChildEnded
+"""Something that happened and is not recorded yet."""
+
+
+class Instance:
+    """State without behaviour: the driver and the phases act on it."""
+
+    def __init__(
+        self, house: House, row: InstanceRow, history: list[HistoryEvent], workflow: Workflow[..., Any], client: Client
+    ) -> None:
+        self.house = house
+        self.row = row
+        self.workflow = workflow
+        self.client = client
+        self.seen_wakes = row.wakes
+        """Wakes that were looked after."""
+        self.cancel_requested = row.cancel_requested_at_us is not None
+        self.journal = Journal.of(history)
+        self.draft = Draft(row.id, self.journal)
+        self.draft.claim = row.claim
+        self.calls: dict[str, Call] = {}
+        """Every call the body made; they outlive it, because their attempts do."""
+        self.steps = Steps()
+        self.arrived: deque[Arrival] = deque()
+
+    @property
+    def id(self) -> InstanceId:
+        return self.row.id
+
+    @property
+    def claim(self) -> int:
+        return self.row.claim
+
+    def reclaimed(self, row: InstanceRow) -> None:
+        """Under a new claim, which directly follows the one given back."""
+        assert row.claim == self.claim + 1, f"{row.id}: claim {row.claim} does not follow {self.claim}"
+        self.row = row
+        self.draft.claim = row.claim
+        self.seen_wakes = row.wakes
+        self.cancel_requested = row.cancel_requested_at_us is not None
+
+    def now_us(self) -> int:
+        """The date of what is recorded now."""
+        return self.house.clock.at_most_us()

@@ -1,0 +1,189 @@
+"""Rows of history from what happened: one function for each thing that an instance records while it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from edda.core.history import HistoryEvent, Kind
+from edda.core.lifecycle import Status
+from edda.core.retry import TryAgain
+from edda.core.saga import UNDO_KEY
+from edda.engine.attempts import Outcome, OutboxDraft
+from edda.engine.body_run import Call
+from edda.engine.codec import encode_error
+from edda.engine.instance import ChildEnded, Instance
+from edda.engine.plans import check_size, plan_of
+from edda.engine.replies import Reply, activity_error
+from edda.engine.step import Step
+from edda.exceptions import SerializationError
+
+CHILD_KINDS = {
+    Status.COMPLETED: Kind.CHILD_COMPLETED,
+    Status.FAILED: Kind.CHILD_FAILED,
+    Status.COMPENSATION_FAILED: Kind.CHILD_FAILED,
+    Status.CANCELLED: Kind.CHILD_CANCELLED,
+}
+"""What a parent records of a child that ended with this status."""
+
+
+def record_success(instance: Instance, step: Step, outcome: Outcome) -> tuple[HistoryEvent, Reply]:
+    """An activity completed. What cannot be stored is recorded without its value: its effect has happened."""
+    call = instance.calls[step.call_id]
+    assert call.activity is not None
+    at_us = instance.now_us()
+    meta: dict[str, Any] = {}
+    output: str | None = None
+    blob: bytes | None = None
+    try:
+        stored, value = plan_of(call.activity).signature.result.roundtrip(outcome.value)
+        check_size(stored, limit=instance.house.payload_bytes_max, what=f"the result of {call.id} of {instance.id}")
+        output, blob = stored.text, stored.blob
+        reply = Reply(value)
+    except SerializationError as error:
+        meta["unstorable"] = str(error)
+        reply = Reply(error=error)
+    if call.activity.on_failure is not None:
+        meta[UNDO_KEY] = call.activity.on_failure.compensation.name
+    if step.errors:
+        meta["retry_metadata"] = step.metadata(exhausted=False, succeeded=True)
+    if outcome.outbox:
+        post(instance, outcome.outbox, at_us=at_us)
+    event = instance.draft.record(
+        Kind.ACTIVITY_COMPLETED,
+        at_us=at_us,
+        call_id=call.id,
+        name=call.name,
+        input=call.input,
+        output=output,
+        blob=blob,
+        meta=meta or None,
+    )
+    instance.house.hooks.call("on_activity_complete", instance.id, call.id, call.name, reply.value, cache_hit=False)
+    return event, reply
+
+
+def record_failure(instance: Instance, step: Step, outcome: Outcome) -> tuple[HistoryEvent, Reply] | None:
+    """An attempt of an activity failed. None: another one follows, and the body hears nothing."""
+    error = outcome.error
+    assert error is not None
+    at_us = instance.now_us()
+    decision = step.failed(error, duration_us=outcome.duration_us, at_us=at_us)
+    if isinstance(decision, TryAgain):
+        record_failed_attempt(instance, Kind.ACTIVITY_ATTEMPT_FAILED, step, outcome, error, decision, at_us=at_us)
+        return None
+    instance.steps.remove(step.call_id)
+    event = instance.draft.record(
+        Kind.ACTIVITY_FAILED,
+        at_us=at_us,
+        call_id=step.call_id,
+        name=step.name,
+        input=instance.calls[step.call_id].input,
+        output=encode_error(error),
+        meta={"retry_metadata": step.metadata(exhausted=decision.exhausted, succeeded=False)},
+    )
+    instance.house.hooks.call("on_activity_failed", instance.id, step.call_id, step.name, error)
+    return event, Reply(error=activity_error(event))
+
+
+def record_failed_attempt(
+    instance: Instance,
+    kind: Kind,
+    step: Step,
+    outcome: Outcome,
+    error: BaseException,
+    decision: TryAgain,
+    *,
+    at_us: int,
+) -> None:
+    """One attempt failed and another one follows: its row is what a crash cannot make us forget."""
+    instance.draft.record(
+        kind,
+        at_us=at_us,
+        call_id=step.call_id,
+        name=step.name,
+        output=encode_error(error),
+        meta={"error": step.errors[-1], "duration_us": outcome.duration_us, "delay_us": decision.delay_us},
+    )
+    delay = decision.delay_us / 1_000_000
+    instance.house.hooks.call("on_activity_retry", instance.id, step.call_id, step.name, error, len(step.errors), delay)
+
+
+def record_unknown(instance: Instance, call: Call) -> None:
+    """Cancelled without an answer: its effect may have happened, and people should know."""
+    on_failure = call.activity.on_failure if call.activity is not None else None
+    undo = on_failure.compensation.name if on_failure is not None and on_failure.when_unknown else None
+    instance.draft.record(
+        Kind.ACTIVITY_UNKNOWN,
+        at_us=instance.now_us(),
+        call_id=call.id,
+        name=call.name,
+        input=call.input,
+        meta={UNDO_KEY: undo} if undo else None,
+    )
+
+
+def record_child_end(instance: Instance, arrival: ChildEnded) -> HistoryEvent:
+    """A child that the body waits for has ended."""
+    call, row = arrival.call, arrival.row
+    return instance.draft.record(
+        CHILD_KINDS[row.status],
+        at_us=instance.now_us(),
+        call_id=call.id,
+        name=call.name,
+        output=row.output if row.status is Status.COMPLETED else row.error,
+        blob=row.blob,
+        meta={"workflow": row.workflow, "instance_id": row.id},
+    )
+
+
+def record_child_start(instance: Instance, call: Call) -> HistoryEvent:
+    """A child is created by the commit that holds this row."""
+    assert call.child is not None
+    instance.draft.children.append(call.child)
+    return instance.draft.record(
+        Kind.CHILD_STARTED,
+        at_us=instance.now_us(),
+        call_id=call.id,
+        name=call.name,
+        input=call.input,
+        meta={"instance_id": call.child.id, "detached": call.child.detached},
+    )
+
+
+def record_event_sent(instance: Instance, call: Call) -> HistoryEvent:
+    """The body itself sent an event; its outbox row goes with this one."""
+    assert call.sent is not None
+    event_type, source, data, content_type = call.sent
+    draft = OutboxDraft(
+        id=str(UUID(hex=instance.house.environment.sortable_id())),
+        type=event_type,
+        source=source,
+        data=data,
+        content_type=content_type,
+    )
+    at_us = instance.now_us()
+    post(instance, [draft], at_us=at_us)
+    return instance.draft.record(
+        Kind.EVENT_SENT, at_us=at_us, call_id=call.id, name=call.name, meta={"id": draft.id, "source": source}
+    )
+
+
+def record_owed(instance: Instance, call: Call) -> HistoryEvent:
+    """`register_compensation` in the body."""
+    return instance.draft.record(
+        Kind.COMPENSATION_REGISTERED,
+        at_us=instance.now_us(),
+        call_id=call.id,
+        name=call.name,
+        input=call.input,
+        meta={UNDO_KEY: call.name},
+    )
+
+
+def post(instance: Instance, drafts: list[OutboxDraft], *, at_us: int) -> None:
+    """Put events into the outbox, as part of the row that is drafted next."""
+    seq = instance.journal.next_seq
+    for ordinal, draft in enumerate(drafts):
+        message = draft.message(instance_id=instance.id, seq=seq, ordinal=ordinal, at_us=at_us)
+        instance.draft.outbox.append(message)

@@ -1,0 +1,143 @@
+"""The phase of compensations: one after the other, newest completion first, each a durable step with its own retries.
+
+What is owed is read from history each time, so a crash goes on with the next one owed. The body is never entered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from edda.core.commit import End, Park, RowChange
+from edda.core.history import HistoryEvent, Kind
+from edda.core.lifecycle import LAST_EVENT, Status
+from edda.core.retry import TryAgain
+from edda.core.saga import failed_for_good, owed
+from edda.engine.attempts import Outcome
+from edda.engine.codec import decode_error, encode_error
+from edda.engine.instance import Instance
+from edda.engine.phases import Pause, Phase, Write
+from edda.engine.records import post, record_failed_attempt
+from edda.engine.replies import Reply
+from edda.engine.settling import parent_of
+from edda.engine.step import Step
+from edda.engine.undo import step_for
+from edda.exceptions import CompensationFailedError
+
+log = logging.getLogger("edda.engine")
+
+
+class UndoingPhase:
+    """`begun` is the `CompensationStarted` row: it holds why the body is over."""
+
+    def __init__(self, instance: Instance, begun: HistoryEvent) -> None:
+        self._instance = instance
+        self._cause = Status(begun.details()["cause"])
+        self.result = Reply(error=decode_error(begun.output or "{}"))
+
+    def pump(self) -> Write | Pause | Phase:
+        arrived = self._instance.arrived
+        while arrived:
+            arrival = arrived.popleft()
+            if isinstance(arrival, Outcome):
+                self._record(arrival)
+        if not self._instance.steps and not self._take_next():
+            return self._conclude()
+        return Write() if self._instance.draft.records else Pause.PROCEED
+
+    def _take_next(self) -> bool:
+        """Make the step of the next compensation owed; False when nothing is owed any more."""
+        instance = self._instance
+        for debt in owed(instance.journal.events):
+            try:
+                step = step_for(debt, default_policy=instance.house.default_retry_policy, crashes=instance.row.crashes)
+            except Exception as error:  # whatever today's code says to the arguments of yesterday
+                self._record_failure(debt.call_id, debt.compensation, error, None)
+            else:
+                instance.steps.add(step)
+                return True
+        return False
+
+    def _record(self, outcome: Outcome) -> None:
+        instance = self._instance
+        step = instance.steps.outcome_taken(outcome.order.call_id)
+        if step is None:
+            return
+        at_us = instance.now_us()
+        error = asyncio.CancelledError("interrupted") if outcome.interrupted else outcome.error
+        if error is None:
+            instance.steps.remove(step.call_id)
+            if outcome.recorded is None:
+                self.record_executed(step, outcome)
+            return
+        decision = step.failed(error, duration_us=outcome.duration_us, at_us=at_us)
+        if isinstance(decision, TryAgain):
+            kind = Kind.COMPENSATION_ATTEMPT_FAILED
+            record_failed_attempt(instance, kind, step, outcome, error, decision, at_us=at_us)
+            return
+        instance.steps.remove(step.call_id)
+        metadata = step.metadata(exhausted=decision.exhausted, succeeded=False)
+        self._record_failure(step.call_id, step.name, error, {"retry_metadata": metadata})
+
+    def record_executed(self, step: Step, outcome: Outcome) -> HistoryEvent:
+        at_us = self._instance.now_us()
+        if outcome.outbox:
+            post(self._instance, outcome.outbox, at_us=at_us)
+        return self._instance.draft.record(
+            Kind.COMPENSATION_EXECUTED, at_us=at_us, call_id=step.call_id, name=step.name
+        )
+
+    def _record_failure(self, call_id: str, name: str, error: BaseException, meta: dict[str, Any] | None) -> None:
+        log.error("compensation %s (%s) of %s failed for good: %s", name, call_id, self._instance.id, error)
+        self._instance.draft.record(
+            Kind.COMPENSATION_FAILED,
+            at_us=self._instance.now_us(),
+            call_id=call_id,
+            name=name,
+            output=encode_error(error),
+            meta=meta,
+        )
+
+    def _conclude(self) -> Write:
+        instance = self._instance
+        failed = failed_for_good(instance.journal.events)
+        error = self.result.error
+        assert error is not None
+        status = Status.COMPENSATION_FAILED if failed else self._cause
+        if failed:
+            cause = error
+            error = CompensationFailedError(
+                f"Workflow instance '{instance.id}' ended as {self._cause} ({type(cause).__name__}: {cause}), and could "
+                f"not undo {', '.join(failed)}; handle.retry() runs again what is owed",
+                instance_id=instance.id,
+                failed=failed,
+            )
+            error.__cause__ = cause
+        text = encode_error(error)
+        instance.draft.record(LAST_EVENT[status], at_us=instance.now_us(), name=instance.workflow.name, output=text)
+        return Write(row=End(status=status, error=text), wakes=parent_of(instance))
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    def collect_due(self, now_us: int) -> bool:
+        return False
+
+    def earliest_due_us(self) -> int | None:
+        return None
+
+    @property
+    def looking(self) -> bool:
+        return False
+
+    def when_idle(self, due_us: int | None) -> RowChange:
+        waiting = ", ".join(step.call_id for step in self._instance.steps)
+        return Park(
+            status=Status.COMPENSATING,
+            reason=f"retry of {waiting}"[:255],
+            due_us=due_us,
+            seen_wakes=self._instance.seen_wakes,
+        )
+
+    def evict(self) -> None:
+        pass

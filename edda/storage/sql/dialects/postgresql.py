@@ -1,0 +1,86 @@
+"""PostgreSQL: a batch and a claim are one statement each, so no client can stall in the middle of one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar, Final
+
+from edda.core.commit import Batch, BatchOutcome
+from edda.core.history import InstanceId, WorkerId
+from edda.storage.port import Claims
+from edda.storage.sql.dialects import postgresql_claim, postgresql_write
+from edda.storage.sql.dialects.base import Dialect, Problem
+from edda.storage.sql.schema import Kind
+from edda.storage.sql.verb import Statement, Verb
+
+RETRY_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
+"""Serialization failure, deadlock, and a lock not had in time."""
+LOST_SQLSTATES: Final = frozenset({"57P01", "57P02", "57P03", "57P05", "53300", "25P03"})
+"""Ended by an administrator, crashed, starting up, idle too long, too many connections, idle in a transaction."""
+MIGRATION_LOCK: Final = "select pg_advisory_xact_lock(hashtextextended('edda:migrate:' || current_schema(), 0))"
+
+
+def presence_key(worker: str) -> str:
+    """The expression for the number of a worker's advisory lock. Databases have their own, schemas do not."""
+    return f"hashtextextended('edda:' || current_schema() || ':' || {worker}, 0)"
+
+
+class PostgresqlDialect(Dialect):
+    name = "postgresql"
+    types: ClassVar = {
+        # Collation "C": ids sort by their bytes on every server, whatever its locale.
+        Kind.KEY: 'varchar(255) collate "C"',
+        Kind.WORD: 'varchar(64) collate "C"',
+        Kind.TEXT: "text",
+        Kind.BYTES: "bytea",
+        Kind.INTEGER: "bigint",
+        Kind.FLAG: "smallint",
+    }
+    # now() is the time when the transaction began; after a lock was waited for, that is long ago.
+    now = postgresql_write.NOW
+    integer = "?::bigint"
+    # Conflicts with FOR UPDATE, which the reaper takes, but not with the plain UPDATE that renews the lease.
+    fence_lock = " for key share"
+    drivers = ("asyncpg",)
+    single_statements = frozenset({"write", "claim"})
+    find_schema_table = "select 1 where to_regclass('edda_schema') is not null"
+
+    def within(self, column: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+        """One text for any number of values, so that the statement stays prepared."""
+        return f"{column} = any(?::text[])", (list(values),)
+
+    def absent(self, present: Collection[WorkerId] | None) -> tuple[str, tuple[Any, ...]]:
+        """Whoever can take the lock knows that nobody has it; it is given back when this transaction ends."""
+        return f"(presence = 1 and pg_try_advisory_xact_lock({presence_key('id')}))", ()
+
+    def migration_lock(self) -> list[Statement]:
+        return [Statement(MIGRATION_LOCK)]
+
+    def write(self, worker: WorkerId, batch: Batch) -> Verb[BatchOutcome]:
+        return postgresql_write.write(self, worker, batch)
+
+    def claim(
+        self,
+        worker: WorkerId,
+        *,
+        workflows: Sequence[str],
+        limit: int,
+        suspects: bool,
+        ids: Sequence[InstanceId] | None,
+        claim_key: int,
+    ) -> Verb[Claims]:
+        return postgresql_claim.claim(
+            worker, workflows=workflows, limit=limit, suspects=suspects, ids=ids, claim_key=claim_key
+        )
+
+    def problem_of_code(self, error: BaseException) -> Problem:
+        state = getattr(error, "sqlstate", None)
+        if not isinstance(state, str):
+            return Problem.OTHER
+        if state in RETRY_SQLSTATES:
+            return Problem.RETRY
+        if state == "23505":
+            return Problem.DUPLICATE
+        if state in LOST_SQLSTATES or state.startswith("08"):
+            return Problem.LOST
+        return Problem.OTHER

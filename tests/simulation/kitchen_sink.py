@@ -1,0 +1,403 @@
+"""The kitchen sink: one workflow that can do everything, told by a tree of actions which is made from a seed.
+
+Only the seed and a size travel as its arguments; the tree is made again wherever it is needed. What the body sees is
+noted in its `Incarnation`, in order: two incarnations of one instance must see the same. What activities and
+compensations do is noted in the world's log. The nodes are tuples: (kind, number, option, *children).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from random import Random
+from typing import Any, Final, Protocol, cast
+
+import edda
+from edda.workflow import current_app
+from edda.retry import RetryPolicy
+
+SINK: Final = "kitchen_sink"
+Node = tuple[Any, ...]
+
+FAST: Final = RetryPolicy(initial_interval=0.02, backoff_coefficient=2.0, max_attempts=3)
+SLOW: Final = RetryPolicy(initial_interval=1.1, backoff_coefficient=1.5, max_attempts=3)
+ONCE: Final = RetryPolicy(max_attempts=1)
+POLICIES: Final = {"flaky": FAST, "patient": SLOW, "session_flaky": FAST, "slow_answer": FAST}
+
+
+class Flaky(Exception):
+    """What activities fail with."""
+
+
+class Final_(Exception):
+    """What the workflow fails with at its end."""
+
+
+class Notes(Protocol):
+    """The side of the world that user code writes to."""
+
+    def entered_body(self, instance_id: str, worker_id: str) -> list[Any]: ...
+    def entered(self, instance_id: str, call_id: str, worker_id: str, attempt: int, name: str, args: Any) -> None: ...
+    def left(self, instance_id: str, call_id: str, worker_id: str, attempt: int) -> None: ...
+    def not_before(self, instance_id: str, due_us: int) -> None: ...
+
+
+def _notes() -> Notes:
+    return cast("Any", current_app.get()).world  # type: ignore[no-any-return]
+
+
+# -- activities ------------------------------------------------------------------------------------------------------
+
+
+async def _work(ctx: edda.WorkflowContext, naps: int, *args: Any) -> None:
+    """What every activity does: say so, and take its time."""
+    info = ctx.activity
+    notes = _notes()
+    notes.entered(ctx.instance_id, info.id, ctx.worker_id, info.attempt, info.name, args)
+    await asyncio.sleep(NAPS[naps % len(NAPS)])
+    notes.left(ctx.instance_id, info.id, ctx.worker_id, info.attempt)
+
+
+NAPS: Final = (0.0, 0.0, 0.001, 0.004, 0.03, 0.3)
+
+
+@edda.activity
+async def plain(ctx: edda.WorkflowContext, number: int, naps: int) -> dict[str, int]:
+    await _work(ctx, naps, number)
+    return {"number": number, "attempt": ctx.activity.attempt}
+
+
+@edda.activity(retry_policy=ONCE)
+async def session(ctx: edda.WorkflowContext, number: int, naps: int) -> int:
+    """One row through `ctx.session`, before or after its nap."""
+    row: Any = ("effect", str(ctx.instance_id), ctx.activity.id, number)
+    if naps % 2:
+        ctx.session.add(row)
+        await _work(ctx, naps, number)
+    else:
+        await _work(ctx, naps, number)
+        ctx.session.add(row)
+    return number
+
+
+@edda.activity(retry_policy=FAST)
+async def session_flaky(ctx: edda.WorkflowContext, number: int, naps: int) -> int:
+    """Its row must vanish with each failed attempt. It also sends an event."""
+    ctx.session.add(cast("Any", ("effect", str(ctx.instance_id), ctx.activity.id, number)))
+    await edda.send_event_transactional(ctx, "session.done", "sink", {"number": number})
+    await _work(ctx, naps, number)
+    if ctx.activity.attempt <= naps % 2:
+        raise Flaky("not yet")
+    return number
+
+
+@edda.activity(retry_policy=FAST)
+async def flaky(ctx: edda.WorkflowContext, number: int, failures: int) -> int:
+    await _work(ctx, number, number)
+    if ctx.activity.attempt <= failures:
+        raise Flaky(f"attempt {ctx.activity.attempt}")
+    return number
+
+
+@edda.activity(retry_policy=SLOW)
+async def patient(ctx: edda.WorkflowContext, number: int, failures: int) -> int:
+    """Its back-off is long enough to park the instance. With 9 failures it never succeeds."""
+    await _work(ctx, number, number)
+    if ctx.activity.attempt <= failures or failures == 9:
+        raise Flaky(f"attempt {ctx.activity.attempt}")
+    return number
+
+
+@edda.activity
+async def terminal(ctx: edda.WorkflowContext, number: int) -> int:
+    await _work(ctx, number, number)
+    raise edda.TerminalError(f"no {number}")
+
+
+@edda.activity(retry_policy=FAST, timeout=0.2)
+async def slow_answer(ctx: edda.WorkflowContext, number: int) -> int:
+    """Its first attempt always times out."""
+    await _work(ctx, 5 if ctx.activity.attempt == 1 else 2, number)
+    return number
+
+
+@edda.activity
+async def sender(ctx: edda.WorkflowContext, number: int, naps: int) -> int:
+    await edda.send_event_transactional(ctx, "sender.done", "sink", {"number": number})
+    await _work(ctx, naps, number)
+    return number
+
+
+async def _undo(ctx: edda.WorkflowContext, number: int) -> None:
+    await _work(ctx, number, number)
+
+
+@edda.compensation(retry_policy=FAST)
+async def undo_saga(ctx: edda.WorkflowContext, number: int) -> None:
+    await _undo(ctx, number)
+    if number % 3 == 0 and ctx.activity.attempt < 2:
+        raise Flaky("undo again")
+
+
+@edda.compensation(retry_policy=SLOW)
+async def undo_patiently(ctx: edda.WorkflowContext, number: int) -> None:
+    await _undo(ctx, number)
+    if ctx.activity.attempt < 2:
+        raise Flaky("undo later")
+
+
+@edda.compensation(retry_policy=FAST)
+async def undo_never(ctx: edda.WorkflowContext, number: int) -> None:
+    await _undo(ctx, number)
+    raise Flaky("cannot be undone")
+
+
+@edda.activity(retry_policy=ONCE)
+@edda.on_failure(undo_saga)
+async def saga(ctx: edda.WorkflowContext, number: int, naps: int) -> dict[str, int]:
+    await _work(ctx, naps, number)
+    return {"booked": number}
+
+
+@edda.activity(retry_policy=ONCE)
+@edda.on_failure(undo_patiently)
+async def saga_session(ctx: edda.WorkflowContext, number: int, naps: int) -> int:
+    ctx.session.add(cast("Any", ("effect", str(ctx.instance_id), ctx.activity.id, number)))
+    await _work(ctx, naps, number)
+    return number
+
+
+@edda.activity(retry_policy=ONCE)
+@edda.on_failure(undo_never)
+async def saga_lost(ctx: edda.WorkflowContext, number: int, naps: int) -> int:
+    await _work(ctx, naps, number)
+    return number
+
+
+# -- trees -----------------------------------------------------------------------------------------------------------
+
+LEAVES: Final = (
+    *("plain", "plain", "session", "session", "flaky", "patient", "saga", "saga", "saga_session"),
+    *("sleep", "timer", "sender", "send", "clock", "patched", "registered", "session_flaky", "slow_answer"),
+)
+RARE_LEAVES: Final = ("child_run", "child_start", "hopeless", "terminal", "saga_lost", "long_timer", "detached")
+COMPOUNDS: Final = ("gather", "gather", "group", "group", "timeout", "wait_for", "sequence", "catch", "catch", "spawn")
+
+
+class Maker:
+    """Makes one tree."""
+
+    def __init__(self, seed: int, size: int) -> None:
+        self.random = Random(seed)
+        self.left = size
+        self.number = 0
+        self.children = 1
+
+    def tree(self) -> Node:
+        nodes: list[Node] = []
+        while self.left > 0:
+            nodes.append(self.node(2))
+        end = "fail" if self.random.random() < 0.35 else "end"
+        return ("sequence", 0, 0, *nodes, (end, self._next(), 0))
+
+    def node(self, depth: int) -> Node:
+        if depth == 0 or self.left <= 1 or self.random.random() < 0.6:
+            return self.leaf()
+        kind = self.random.choice(COMPOUNDS)
+        number, option = self._next(), self.random.randrange(6)
+        return (kind, number, option, *(self.node(depth - 1) for _ in range(self.random.randint(1, 3))))
+
+    def leaf(self) -> Node:
+        self.left -= 1
+        kind = self.random.choice(LEAVES if self.random.random() < 0.85 else RARE_LEAVES)
+        if kind in ("child_run", "child_start", "detached"):
+            if self.children == 0 or self.left <= 0:
+                kind = "plain"
+            else:
+                self.children -= 1
+        return (kind, self._next(), self.random.randrange(6))
+
+    def _next(self) -> int:
+        self.number += 1
+        return self.number
+
+
+@functools.lru_cache(maxsize=4096)
+def tree_of(seed: int, size: int) -> Node:
+    return Maker(seed, size).tree()
+
+
+# -- the workflow ----------------------------------------------------------------------------------------------------
+
+
+class Body:
+    """Interprets a tree. `seen` is the incarnation's notebook."""
+
+    def __init__(self, ctx: edda.WorkflowContext, seed: int, seen: list[Any]) -> None:
+        self.ctx = ctx
+        self.seed = seed
+        self.seen = seen
+        self.spawned: list[asyncio.Task[Any]] = []
+
+    async def run(self, node: Node) -> Any:
+        kind, number, option, *children = node
+        step = getattr(self, kind)
+        try:
+            value = await step(number, option, children)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self.seen.append((number, _told(error)))
+            raise
+        self.seen.append((number, value))
+        return value
+
+    # compounds
+
+    async def sequence(self, number: int, option: int, children: list[Node]) -> Any:
+        return [await self.run(child) for child in children][-1:]
+
+    async def gather(self, number: int, option: int, children: list[Node]) -> Any:
+        values = await asyncio.gather(*map(self.run, children), return_exceptions=option % 2 == 0)
+        return [_told(value) if isinstance(value, BaseException) else value for value in values]
+
+    async def group(self, number: int, option: int, children: list[Node]) -> Any:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self.run(child)) for child in children]
+        except ExceptionGroup as errors:
+            if option < 2:
+                raise Flaky(_told(errors)) from None
+            return _told(errors)
+        return [task.result() for task in tasks]
+
+    async def timeout(self, number: int, option: int, children: list[Node]) -> Any:
+        try:
+            async with asyncio.timeout((0.01, 0.05, 0.2, 1.2, 2.0, 5.0)[option]):
+                return await self.sequence(number, option, children)
+        except TimeoutError:
+            return "timed out"
+
+    async def wait_for(self, number: int, option: int, children: list[Node]) -> Any:
+        try:
+            return await asyncio.wait_for(self.run(children[0]), (0.02, 0.1, 0.3, 1.3, 3.0, None)[option])
+        except TimeoutError:
+            return "too late"
+
+    async def catch(self, number: int, option: int, children: list[Node]) -> Any:
+        try:
+            return await self.sequence(number, option, children)
+        except Exception as error:
+            return _told(error)
+
+    async def spawn(self, number: int, option: int, children: list[Node]) -> Any:
+        """Left behind; waited for at the end or not."""
+        self.spawned.append(asyncio.create_task(self.run(children[0])))
+
+    # leaves
+
+    async def plain(self, number: int, option: int, children: list[Node]) -> Any:
+        return (await plain(self.ctx, number, option))["number"]
+
+    async def session(self, number: int, option: int, children: list[Node]) -> Any:
+        return await session(self.ctx, number, option)
+
+    async def session_flaky(self, number: int, option: int, children: list[Node]) -> Any:
+        return await session_flaky(self.ctx, number, option)
+
+    async def flaky(self, number: int, option: int, children: list[Node]) -> Any:
+        return await flaky(self.ctx, number, option % 3)
+
+    async def patient(self, number: int, option: int, children: list[Node]) -> Any:
+        return await patient(self.ctx, number, option % 2)
+
+    async def hopeless(self, number: int, option: int, children: list[Node]) -> Any:
+        if option % 3 == 0:
+            return await patient(self.ctx, number, 9)
+        return await flaky(self.ctx, number, 20)
+
+    async def terminal(self, number: int, option: int, children: list[Node]) -> Any:
+        return await terminal(self.ctx, number)
+
+    async def slow_answer(self, number: int, option: int, children: list[Node]) -> Any:
+        return await slow_answer(self.ctx, number)
+
+    async def saga(self, number: int, option: int, children: list[Node]) -> Any:
+        return await saga(self.ctx, number, option)
+
+    async def saga_session(self, number: int, option: int, children: list[Node]) -> Any:
+        return await saga_session(self.ctx, number, option)
+
+    async def saga_lost(self, number: int, option: int, children: list[Node]) -> Any:
+        return await saga_lost(self.ctx, number, option)
+
+    async def sender(self, number: int, option: int, children: list[Node]) -> Any:
+        return await sender(self.ctx, number, option)
+
+    async def send(self, number: int, option: int, children: list[Node]) -> Any:
+        return await edda.send_event_transactional(self.ctx, "body.sent", "sink", {"number": number})
+
+    async def registered(self, number: int, option: int, children: list[Node]) -> Any:
+        await edda.register_compensation(self.ctx, undo_saga, number)
+
+    async def clock(self, number: int, option: int, children: list[Node]) -> Any:
+        ctx = self.ctx
+        return (str(ctx.now()), ctx.random().random(), str(ctx.uuid()))
+
+    async def patched(self, number: int, option: int, children: list[Node]) -> Any:
+        if self.ctx.patched(f"patch-{number}"):
+            return await self.plain(number, option, children)
+        return "old code"
+
+    async def sleep(self, number: int, option: int, children: list[Node]) -> Any:
+        await self._until(asyncio.sleep((0, 0.01, 0.05, 0.3, 1.1, 1.4)[option]), (0, 0.01, 0.05, 0.3, 1.1, 1.4)[option])
+
+    async def timer(self, number: int, option: int, children: list[Node]) -> Any:
+        seconds = (0.0, 0.02, 0.1, 0.5, 1.05, 1.3)[option]
+        await self._until(edda.wait_timer(self.ctx, seconds), seconds)
+
+    async def long_timer(self, number: int, option: int, children: list[Node]) -> Any:
+        await self._until(edda.sleep(self.ctx, 2.5 + option / 2), 2.5 + option / 2)
+
+    async def _until(self, waiting: Any, seconds: float) -> None:
+        began_us = round(self.ctx.now().timestamp() * 1_000_000)
+        await waiting
+        _notes().not_before(self.ctx.instance_id, began_us + round(seconds * 1_000_000))
+
+    async def child_run(self, number: int, option: int, children: list[Node]) -> Any:
+        return await kitchen_sink.run(self.seed * 7 + number, 2)
+
+    async def child_start(self, number: int, option: int, children: list[Node]) -> Any:
+        handle = await kitchen_sink.start(self.seed * 11 + number, 2)
+        if option >= 2:
+            await plain(self.ctx, number, option)
+            return await handle.result()
+        return str(handle)
+
+    async def detached(self, number: int, option: int, children: list[Node]) -> Any:
+        return str(await kitchen_sink.options(detached=True).start(self.seed * 13 + number, 2))
+
+    async def fail(self, number: int, option: int, children: list[Node]) -> Any:
+        raise Final_(f"at the end of {self.seed}")
+
+    async def end(self, number: int, option: int, children: list[Node]) -> Any:
+        results = [await asyncio.gather(task, return_exceptions=True) for task in self.spawned[: self.seed % 3]]
+        return len(results)
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return f"[{', '.join(map(_told, error.exceptions))}]"
+    return f"{type(error).__name__}: {error}"
+
+
+@edda.workflow(name=SINK)
+async def kitchen_sink(ctx: edda.WorkflowContext, seed: int, size: int) -> int:
+    seen = _notes().entered_body(ctx.instance_id, ctx.worker_id)
+    body = Body(ctx, seed, seen)
+    await body.run(tree_of(seed, size))
+    return len(seen)
+
+
+assert all(inspect.iscoroutinefunction(getattr(Body, kind)) for kind in {*LEAVES, *RARE_LEAVES, *COMPOUNDS})

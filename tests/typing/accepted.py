@@ -1,0 +1,97 @@
+"""What type checkers must accept, and the types they must find. Never run: `mypy --strict` and pyright (strict) read it."""
+
+from typing import assert_type
+
+from pydantic import BaseModel
+
+from edda import (
+    EddaApp,
+    RetryPolicy,
+    WorkflowContext,
+    WorkflowHandle,
+    activity,
+    compensation,
+    on_failure,
+    on_failure_with_result,
+    register_compensation,
+    send_event_transactional,
+    wait_timer,
+    workflow,
+)
+
+
+class Receipt(BaseModel):
+    payment_id: str
+    amount: float
+
+
+@compensation
+async def release(ctx: WorkflowContext, item_id: str) -> None: ...
+
+
+@compensation
+async def refund(ctx: WorkflowContext, result: Receipt, amount: float) -> None: ...
+
+
+@activity
+@on_failure(release)
+async def reserve(ctx: WorkflowContext, item_id: str) -> bool:
+    return True
+
+
+@activity(retry_policy=RetryPolicy(max_attempts=3), timeout=30, name="charge_card")
+@on_failure_with_result(refund)
+async def charge(ctx: WorkflowContext, amount: float) -> Receipt:
+    ctx.session.add(Receipt(payment_id="P-1", amount=amount))
+    await send_event_transactional(ctx, "charged", "payments", {"amount": amount})
+    return Receipt(payment_id="P-1", amount=amount)
+
+
+@activity
+def count_words(ctx: WorkflowContext, text: str, *, minimum: int = 0) -> int:
+    return max(minimum, len(text.split()))
+
+
+def area(width: int, height: int) -> int:
+    return width * height
+
+
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+@workflow
+async def order(ctx: WorkflowContext, item_id: str, amount: float = 1.0) -> Receipt:
+    assert_type(await reserve(ctx, item_id), bool)
+    receipt = await charge(ctx, amount=amount)
+    assert_type(receipt, Receipt)
+    assert_type(await count_words(ctx, "a b", minimum=1), int)
+    assert_type(await ctx.run("area", area, 2, 3), int)
+    assert_type(await ctx.run("fetch", fetch, "https://example.com"), bytes)
+    await register_compensation(ctx, release, item_id)
+    await register_compensation(ctx, refund, receipt, amount=amount)
+    await wait_timer(ctx, duration_seconds=60)
+    return receipt
+
+
+@workflow(name="shop.parent", event_handler=True)
+async def parent(ctx: WorkflowContext, item_ids: list[str]) -> int:
+    assert_type(await order.run(item_ids[0]), Receipt)
+    child = await order.options(id="child", detached=True).start(item_ids[0], amount=2)
+    assert_type(await child.result(), Receipt)
+    return len(item_ids)
+
+
+async def use() -> None:
+    async with EddaApp("shop", "sqlite:///shop.db", default_retry_policy=RetryPolicy()) as app:
+        handle = await order.start("hat", amount=9.5)
+        assert_type(handle, WorkflowHandle[Receipt])
+        assert_type(await handle.result(timeout=5), Receipt)
+        assert_type(await handle.status(), str)
+        assert_type(await app.start(parent, item_ids=["hat"]), WorkflowHandle[int])
+        assert_type(await parent.run(["hat"]), int)
+        assert_type(await order.options(id="order-1").start(item_id="hat"), WorkflowHandle[Receipt])
+        instance_id: str = handle
+        await app.handle(instance_id).cancel()
+        await order.options(id="order-2").on(app).run("hat")
+        assert_type([event.event_type for event in await handle.history()], list[str])
