@@ -1,4 +1,4 @@
-"""EddaApp: the composition root. It picks the implementations, and it is the one object that lives in a user's process."""
+"""EddaApp: the composition root. It picks the implementations; it is the one object that lives in a user's process."""
 
 from __future__ import annotations
 
@@ -39,6 +39,8 @@ from edda.workflow import (
     Workflow,
     WorkflowHandle,
     constructed_apps,
+)
+from edda.workflow import (
     workflows as declared_workflows,
 )
 
@@ -272,11 +274,11 @@ class EddaApp:
         if known is None:
             raise ConflictError(f"Workflow '{workflow.name}' is not among the workflows=[...] of {self!r}")
         raise ConflictError(
-            f"Two workflows are named '{workflow.name}': {_place(known)} is the one that runs, {_place(workflow)} was to "
-            'be started. Give one of them another: @workflow(name="...").'
+            f"Two workflows are named '{workflow.name}': {_place(known)} is the one that runs, {_place(workflow)} was "
+            'to be started. Give one of them another: @workflow(name="...").'
         )
 
-    async def result_of(self, instance_id: str, *, timeout: float | None) -> Any:
+    async def result_of(self, instance_id: str, *, timeout: float | None) -> Any:  # noqa: ASYNC109 - part of the API
         """What `handle.result()` does."""
         engine = await self._ready()
         try:

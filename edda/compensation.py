@@ -1,7 +1,7 @@
 """Compensations: how the effect of a completed activity is undone when the workflow fails or is cancelled.
 
-`@on_failure(undo)` below `@activity` links them; `register_compensation` in a workflow function owes one by hand. What is
-owed runs newest first, each as a durable, retried step of its own.
+`@on_failure(undo)` below `@activity` links them; `register_compensation` in a workflow function owes one by hand. What
+is owed runs newest first, each as a durable, retried step of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from edda.retry import RetryPolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
-R_contra = TypeVar("R_contra", contravariant=True)
 F = TypeVar("F", bound=Callable[..., Any])
 
 LINK: Final = "__edda_on_failure__"
@@ -72,12 +71,12 @@ def compensation(
     return declare if func is None else declare(func)
 
 
-class _Link(Protocol[P, R_contra]):
-    """What `on_failure(...)` returns: accepts an activity whose parameters and result the compensation fits."""
+class _SameParametersAfterResult(Protocol[P, R]):
+    """Accepts an activity with these parameters and this result."""
 
     def __call__(
-        self, activity: Callable[Concatenate[WorkflowContext, P], Awaitable[R_contra]], /
-    ) -> Callable[Concatenate[WorkflowContext, P], Awaitable[R_contra]]: ...
+        self, activity: Callable[Concatenate[WorkflowContext, P], Awaitable[R]], /
+    ) -> Callable[Concatenate[WorkflowContext, P], Awaitable[R]]: ...
 
 
 class _SameParameters(Protocol[P]):
@@ -95,17 +94,19 @@ def on_failure(
 
     The compensation is called with the activity's arguments by name and, for parameters that are no arguments, the keys
     of a dict or model result; a parameter named `result` gets the whole result. For type checkers it has the activity's
-    own parameters (use `on_failure_with_result` for one that takes the result first). `when_unknown`: also run it when a
-    crash or cancel left it unknown whether the activity had its effect.
+    own parameters (use `on_failure_with_result` for one that takes the result first). `when_unknown`: also run it when
+    a crash or cancel left it unknown whether the activity had its effect.
     """
-    return _link(compensation_func, when_unknown=when_unknown)
+    link: _SameParameters[P] = _link(compensation_func, when_unknown=when_unknown)
+    return link
 
 
 def on_failure_with_result(
     compensation_func: Callable[Concatenate[WorkflowContext, R, P], Any], *, when_unknown: bool = False
-) -> _Link[P, R]:
+) -> _SameParametersAfterResult[P, R]:
     """Like `on_failure`, for a compensation `(ctx, result, *the activity's parameters)`, checked by type checkers."""
-    return _link(compensation_func, when_unknown=when_unknown)
+    link: _SameParametersAfterResult[P, R] = _link(compensation_func, when_unknown=when_unknown)
+    return link
 
 
 def _link(compensation_func: Callable[..., Any], *, when_unknown: bool) -> Any:
@@ -115,7 +116,7 @@ def _link(compensation_func: Callable[..., Any], *, when_unknown: bool) -> Any:
         known = Compensation(name=declared.__name__, function=declared)
         compensations.add(known)
 
-    def link(activity: F) -> F:
+    def link(activity: Callable[..., Any]) -> Callable[..., Any]:
         if not inspect.isfunction(activity):
             raise TypeError(f"@on_failure goes below @activity, on the function itself, not on {activity!r}")
         _check_parameters(known, activity)

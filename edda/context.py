@@ -6,7 +6,7 @@ effect becomes a durable call) and one for an attempt of an activity (where effe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -41,10 +41,12 @@ class ActivityInfo:
 class Run(Protocol):
     """What the engine does for a context. Which of it is possible depends on where the code runs."""
 
-    instance_id: str
-    workflow_name: str
-    worker_id: str
-
+    @property
+    def instance_id(self) -> str: ...
+    @property
+    def workflow_name(self) -> str: ...
+    @property
+    def worker_id(self) -> str: ...
     @property
     def replaying(self) -> bool: ...
     @property
@@ -151,14 +153,14 @@ class WorkflowContext:
     def session(self) -> AsyncSession:
         """A session on edda's own database, in the activity's transaction (opened by the first statement).
 
-        What is written here, the activity's record and its outbox rows commit together, exactly once. Only in activities
-        written with `async def`: elsewhere it raises `SessionUnavailableError`. No commit is needed; a commit or rollback
-        of your own touches a savepoint only.
+        What is written here, the activity's record and its outbox rows commit together, exactly once. Only in
+        activities written with `async def`: elsewhere it raises `SessionUnavailableError`. No commit is needed; a
+        commit or rollback of your own touches a savepoint only.
         """
         return self._run.session
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
+    async def transaction(self) -> AsyncGenerator[None]:
         """A savepoint within the activity's transaction: an error inside undoes only what was written inside."""
         async with self._run.savepoint():
             yield
@@ -184,8 +186,8 @@ class WorkflowContext:
     def patched(self, patch_id: str) -> bool:
         """Whether this instance may take the new branch of changed code.
 
-        True for instances that reach this line for the first time, and for ever after for the same ones; False for those
-        whose history shows that they passed here with the old code.
+        True for instances that reach this line for the first time, and for ever after for the same ones; False for
+        those whose history shows that they passed here with the old code.
         """
         return self._run.patched(patch_id)
 

@@ -7,12 +7,24 @@ import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Final,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    cast,
+    overload,
+)
 from weakref import WeakSet
 
 from edda.context import WorkflowContext, current_run
-from edda.history import HistoryEntry
 from edda.exceptions import NoAppError
+from edda.history import HistoryEntry
 from edda.naming import Registry
 
 if TYPE_CHECKING:
@@ -42,7 +54,7 @@ class App(Protocol):
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StartOptions
     ) -> WorkflowHandle[Any]: ...
 
-    async def result_of(self, instance_id: str, *, timeout: float | None) -> Any: ...
+    async def result_of(self, instance_id: str, *, timeout: float | None) -> Any: ...  # noqa: ASYNC109
     async def status_of(self, instance_id: str) -> str: ...
     async def reason_of(self, instance_id: str) -> str: ...
     async def history_of(self, instance_id: str) -> list[HistoryEntry]: ...
@@ -92,17 +104,17 @@ class WorkflowHandle(str, Generic[R]):
         """The instance id as a plain string."""
         return str.__str__(self)
 
-    async def result(self, timeout: float | None = None) -> R:
+    async def result(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - reads well at the call
         """Wait for the end and return the workflow's result.
 
         Raises the workflow's own error, `WorkflowCancelledException`, `CompensationFailedError`, or TimeoutError after
-        `timeout` seconds, saying what the instance waits for. An instance that is set aside is waited for. In a workflow
-        function it is a durable wait that holds no worker, for children only.
+        `timeout` seconds, saying what the instance waits for. An instance that is set aside is waited for. In a
+        workflow function it is a durable wait that holds no worker, for children only.
         """
         run = current_run.get()
         if run is not None:
-            return await run.child_result(self.id)
-        return await self._runtime().result_of(self.id, timeout=timeout)
+            return cast(R, await run.child_result(self.id))
+        return cast(R, await self._runtime().result_of(self.id, timeout=timeout))
 
     async def status(self) -> str:
         """The status now, such as `running` or `waiting_for_timer`."""
@@ -124,7 +136,8 @@ class WorkflowHandle(str, Generic[R]):
         await self._runtime().cancel(self.id)
 
     async def retry(self) -> None:
-        """Let a `compensation_failed`, `nondeterministic` or `quarantined` instance go on. Else `NotRepairableError`."""
+        """Let a `compensation_failed`, `nondeterministic` or `quarantined` instance go on. Else
+        `NotRepairableError`."""
         await self._runtime().retry(self.id)
 
     def _runtime(self) -> App:
@@ -168,7 +181,8 @@ class Workflow(Generic[P, R]):
         """Say how to start: `await order.options(id="order-7").start(...)`.
 
         `id`: your own instance id; starting it again with the same arguments returns the same instance, with others
-        raises `ConflictError` (or returns it, with `on_conflict="return"`). `detached`: a child that survives its parent.
+        raises `ConflictError` (or returns it, with `on_conflict="return"`). `detached`: a child that survives its
+        parent.
         `session`: start within your own transaction on the same database: it begins to run after your commit.
         """
         if id is not None and not 0 < len(id) <= 255:
@@ -179,7 +193,7 @@ class Workflow(Generic[P, R]):
 
     async def __call__(self, ctx: WorkflowContext, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, as part of the calling workflow."""
-        return await self.function(ctx, *args, **kwargs)
+        return cast(R, await self.function(ctx, *args, **kwargs))
 
 
 class BoundWorkflow(Generic[P, R]):

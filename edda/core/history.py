@@ -1,8 +1,8 @@
 """What is remembered about an instance: its history, one immutable row per thing that happened.
 
 A history event is named in the past tense and never changes once stored. `seq` runs 1, 2, 3 ... without a gap; the body
-receives completions in that order, live and on replay alike. Values are already encoded (JSON text, or a blob for bytes):
-this module knows nothing of codecs, databases or clocks.
+receives completions in that order, live and on replay alike. Values are already encoded (JSON text, or a blob for
+bytes): this module knows nothing of codecs, databases or clocks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The reading of one instance's history: what the body is told next, and whether its calls fit what was recorded.
 
 The body is a function of its code and of the completions delivered to it, one at a time, in `seq` order. So the journal
-hands out completions in that order, and compares each with the call that the body made under the same id. What was asked
-but never answered leaves no trace here: after a crash the body simply asks again.
+hands out completions in that order, and compares each with the call that the body made under the same id. What was
+asked but never answered leaves no trace here: after a crash the body simply asks again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What is owed when a workflow fails or is cancelled: read from its history, newest first.
 
-An activity with a compensation is owed an undo exactly when its completion is recorded (or its effect is unknown and the
-compensation wants to know). A compensation that ran, or failed for good, is owed no longer, until `retry()` asks again.
+An activity with a compensation is owed an undo exactly when its completion is recorded (or its effect is unknown and
+the compensation wants to know). A compensation that ran, or failed for good, is owed no longer, until `retry()` asks
+again.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Attempts: running the code of activities and compensations on the real loop, or in threads.
 
-An attempt ends in an `Outcome`, handed to whoever asked for it; it is recorded there, not here. Only where the code used
-`ctx.session` the record is written inside the attempt's own transaction, through the driver's `commit_inside`.
+An attempt ends in an `Outcome`, handed to whoever asked for it; it is recorded there, not here. Only where the code
+used `ctx.session` the record is written inside the attempt's own transaction, through the driver's `commit_inside`.
 
-Laws: code runs in a fresh context with edda's variables only, never the starter's. What an attempt gets to see is what a
-later one would see. SystemExit, KeyboardInterrupt and MemoryError are crashes of the process, not failures.
+Laws: code runs in a fresh context with edda's variables only, never the starter's. What an attempt gets to see is what
+a later one would see. SystemExit, KeyboardInterrupt and MemoryError are crashes of the process, not failures.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 from uuid import UUID
 
 from edda.activity import Activity
-from edda.context import ActivityInfo, Run, WorkflowContext, current_run
+from edda.context import ActivityInfo, WorkflowContext, current_run
 from edda.core.commit import NewInstance, OutboxMessage
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.engine.codec import Stored, ValueCodec
@@ -199,8 +199,9 @@ class DaemonThreads(ThreadPoolExecutor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         submitted = super().submit(fn, *args, **kwargs)
+        joined_at_exit = cast(dict[object, object], vars(concurrent.futures.thread)["_threads_queues"])
         for thread in self._threads:
-            concurrent.futures.thread._threads_queues.pop(thread, None)  # type: ignore[attr-defined]
+            joined_at_exit.pop(thread, None)
         return submitted
 
 
@@ -253,9 +254,9 @@ class Attempt:
         try:
             outcome.value = await self._call()
             outcome.outbox = run.outbox
-            if run.transaction is not None and await run.transaction.flush():
-                if not await self._client.commit_inside(outcome, run.transaction):
-                    self.dropped = True
+            transaction = run.transaction
+            if transaction is not None and await transaction.flush():
+                self.dropped = not await self._client.commit_inside(outcome, transaction)
         except asyncio.CancelledError:
             outcome.interrupted = self.interrupting or self.dropped
             if not outcome.interrupted:

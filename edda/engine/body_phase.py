@@ -162,7 +162,8 @@ class BodyPhase:
         """Arguments that changed are worth one warning: the recorded result belongs to the recorded arguments."""
         if event.input is None or event.input == call.input:
             return
-        assert call.activity is not None and call.input is not None
+        assert call.activity is not None
+        assert call.input is not None
         signature = plan_of(call.activity).signature
         if signature.by_name(event.input) != signature.by_name(call.input):
             log.warning(
@@ -273,7 +274,8 @@ class BodyPhase:
 
     def _step_of(self, call: Call) -> Step:
         activity = call.activity
-        assert activity is not None and call.input is not None
+        assert activity is not None
+        assert call.input is not None
         args, kwargs = plan_of(activity).copy_arguments(call.input, call.args, call.kwargs)
         step = Step(
             call_id=call.id,

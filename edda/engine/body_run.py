@@ -1,8 +1,8 @@
 """The body of one workflow, running: its loop, the calls it made, and what it asks for now.
 
-A call's id is fixed when it is made; the call is *asked* when it is first awaited. Asking does nothing: the driver reads
-`asked` after each drain, answers what history or a live result can answer, one completion at a time, and performs the
-rest. This module neither writes nor executes anything.
+A call's id is fixed when it is made; the call is *asked* when it is first awaited. Asking does nothing: the driver
+reads `asked` after each drain, answers what history or a live result can answer, one completion at a time, and performs
+the rest. This module neither writes nor executes anything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from edda.activity import Activity
 from edda.compensation import compensations
-from edda.context import ActivityInfo, Run, WorkflowContext, current_run
+from edda.context import ActivityInfo, WorkflowContext, current_run
 from edda.core.commit import NewInstance
 from edda.core.history import HistoryEvent, InstanceId
 from edda.core.journal import CallKind, Journal, describe_call, describe_event, fits
@@ -26,7 +26,6 @@ from edda.engine.codec import Stored, ValueCodec
 from edda.engine.plans import compensation_codec, plan_of
 from edda.exceptions import ForbiddenInBody, NondeterminismError, SessionUnavailableError
 from edda.workflow import App, StartOptions, Workflow, WorkflowHandle, current_app
-
 
 EVENT_DATA = ValueCodec(what="the data of an event")
 
@@ -163,12 +162,14 @@ class BodyRun:
     def _make(self, kind: CallKind, name: str, call_id: str | None) -> Call:
         if call_id is None:
             count = self._counts.get(name, 0) + 1
-            while (call_id := f"{name}:{count}") in self.calls:
+            while f"{name}:{count}" in self.calls:
                 count += 1
             self._counts[name] = count
+            call_id = f"{name}:{count}"
         elif call_id in self.calls:
             raise ValueError(
-                f"activity_id '{call_id}' was used before in workflow instance '{self.instance_id}': an id names one call"
+                f"activity_id '{call_id}' was used before in workflow instance '{self.instance_id}': "
+                "an id names one call"
             )
         call = self.calls[call_id] = Call(kind, call_id, name)
         return call

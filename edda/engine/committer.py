@@ -178,14 +178,7 @@ class Committer:
 
         A start needs no looking: written again it is found there, with this worker as its owner.
         """
-        delay = 0.05
-        while True:
-            try:
-                verdicts = await self._store.settle(self._worker, batch)
-                break
-            except (DatabaseUnavailableError, UnknownOutcome):
-                await asyncio.sleep(self._environment.jitter(delay))
-                delay = min(delay * 2, RETRY_SECONDS_MAX)
+        verdicts = await self.settled(batch)
         if all(verdict is None for verdict in verdicts):
             return None  # nothing landed, or there were only starts: the caller writes the whole batch again
         missing = tuple(c for c, verdict in zip(batch.commits, verdicts, strict=True) if verdict is None)
@@ -193,6 +186,16 @@ class Committer:
         anew = iter(rest.verdicts)
         merged = tuple(next(anew) if verdict is None else verdict for verdict in verdicts)
         return BatchOutcome(now_us=rest.now_us, verdicts=merged, creations=rest.creations)
+
+    async def settled(self, batch: Batch) -> tuple[Verdict | None, ...]:
+        """What became of each commit of a batch whose COMMIT went unanswered, as soon as the database can tell."""
+        delay = 0.05
+        while True:
+            try:
+                return await self._store.settle(self._worker, batch)
+            except (DatabaseUnavailableError, UnknownOutcome):
+                await asyncio.sleep(self._environment.jitter(delay))
+                delay = min(delay * 2, RETRY_SECONDS_MAX)
 
 
 def _batch_of(waiting: list[_Waiting]) -> Batch:

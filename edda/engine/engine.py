@@ -1,4 +1,5 @@
-"""The engine of one app: its store, its results, and always one worker, replaced by a new one when it is declared dead."""
+"""The engine of one app: its store, its results, and always one worker, replaced by a new one when it is declared
+dead."""
 
 from __future__ import annotations
 

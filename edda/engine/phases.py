@@ -1,7 +1,7 @@
 """The phases of an instance's life, as the driver sees them.
 
-A phase decides and the driver acts: `pump` deals with what has arrived and says what is to be written, which phase comes
-next, or that there is only waiting to do. A phase never writes, begins attempts or sets alarms itself.
+A phase decides and the driver acts: `pump` deals with what has arrived and says what is to be written, which phase
+comes next, or that there is only waiting to do. A phase never writes, begins attempts or sets alarms itself.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from edda.activity import Activity
 from edda.compensation import Compensation
@@ -77,9 +77,11 @@ def undo_arguments(compensation: Compensation, by_name: dict[str, Any], result: 
     """
     offered: dict[str, Any] = {}
     if isinstance(result, dict):
-        offered.update({key: value for key, value in result.items() if isinstance(key, str)})  # pyright: ignore[reportUnknownVariableType]
-    elif hasattr(type(result), "model_fields"):
-        offered.update({name: getattr(result, name) for name in type(result).model_fields})  # pyright: ignore
+        items = cast(dict[object, object], result).items()
+        offered.update({key: value for key, value in items if isinstance(key, str)})
+    else:
+        fields = cast(Iterable[str], getattr(type(result), "model_fields", ()))
+        offered.update({name: getattr(result, name) for name in fields})
     offered["result"] = result
     offered.update(by_name)
     accepted, takes_any = _parameters(compensation.function)

@@ -9,7 +9,7 @@ from edda.core.history import HistoryEvent, Kind
 from edda.core.lifecycle import Status
 from edda.core.retry import TryAgain
 from edda.core.saga import UNDO_KEY
-from edda.engine.attempts import Outcome, OutboxDraft
+from edda.engine.attempts import OutboxDraft, Outcome
 from edda.engine.body_run import Call
 from edda.engine.codec import encode_error
 from edda.engine.instance import ChildEnded, Instance

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edda.core.history import HistoryEvent, Kind
 from edda.engine.body_run import Call
@@ -50,7 +50,7 @@ def reply_to(call: Call, event: HistoryEvent) -> Reply:
 def activity_error(event: HistoryEvent) -> BaseException:
     """The error that an `ActivityFailed` row raises in the body."""
     cause = decode_error(event.output or "{}")
-    metadata = event.details().get("retry_metadata") or {}
+    metadata: dict[str, Any] = event.details().get("retry_metadata") or {}
     if metadata.get("exhausted"):
         return exhausted_error(event.name, metadata["total_attempts"], cause)
     return cause

@@ -20,7 +20,8 @@ from edda.exceptions import SerializationError, WorkflowCancelledException
 
 
 class SettlingPhase:
-    """`result` is what the workflow function returned or raised; `cause` how the instance ends if it did not complete."""
+    """`result` is what the workflow function returned or raised; `cause` how the instance ends if it did not
+    complete."""
 
     def __init__(self, instance: Instance, result: Reply, *, cause: Status) -> None:
         self._instance = instance
@@ -74,8 +75,8 @@ class SettlingPhase:
         if self.result.error is None:
             try:
                 return self._complete()
-            except SerializationError as error:
-                self.result = Reply(error=error)
+            except SerializationError as unstorable:
+                self.result = Reply(error=unstorable)
         error = self.result.error
         assert error is not None
         events = self._instance.journal.events

@@ -23,8 +23,8 @@ def step_for(owed: Owed, *, default_policy: RetryPolicy, crashes: int) -> Step:
     declared = compensations.get(owed.compensation)
     if declared is None:
         raise EddaError(
-            f"compensation {owed.compensation}, owed for {owed.event.call_id} of {owed.event.instance_id}, is not known "
-            "in this process: import the module that declares it, then call handle.retry()"
+            f"compensation {owed.compensation}, owed for {owed.event.call_id} of {owed.event.instance_id}, is not "
+            "known in this process: import the module that declares it, then call handle.retry()"
         )
     args, kwargs = _arguments(owed)
     step = Step(

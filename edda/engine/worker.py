@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from edda.core.commit import Batch, Commit, Creation, End, NewInstance, Verdict
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
@@ -140,8 +140,8 @@ class Worker:
         for name, loop in (("claim", self._claim_loop), ("notices", self._notice_loop), ("absentees", self._reap_loop)):
             self._spawn(loop(), f"edda-{name}")
 
-    def _spawn(self, coroutine: object, name: str) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine, name=name)  # type: ignore[arg-type]
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
 
@@ -185,7 +185,8 @@ class Worker:
             await asyncio.wait(tasks, timeout=5)
 
     def _declared_dead(self) -> None:
-        """Nothing this worker writes counts any more: drop everything, and let the engine put a new one in its place."""
+        """Nothing this worker writes counts any more: drop everything, and let the engine put a new one in its
+        place."""
         if self.dead:
             return
         self.dead = True
@@ -408,28 +409,21 @@ class Worker:
         self._committer.submit(commit, ack)
 
     async def settle(self, commit: Commit) -> Verdict | None:
-        delay = 0.05
-        while True:
-            try:
-                return (await self._store.settle(WorkerId(self.id), Batch(commits=(commit,))))[0]
-            except (DatabaseUnavailableError, UnknownOutcome):
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, 5.0)
+        return (await self._committer.settled(Batch(commits=(commit,))))[0]
 
     def look_up_children(self, driver: Driver, ids: tuple[InstanceId, ...]) -> None:
         self._spawn(self._look_up(driver, ids), "edda-children")
 
     async def _look_up(self, driver: Driver, ids: tuple[InstanceId, ...]) -> None:
         delay = 0.05
-        while True:
+        while self.drivers.get(driver.instance_id) is driver:
             try:
-                rows = await self._store.instances(ids)
-                break
-            except (StorageError, UnknownOutcome):
-                await asyncio.sleep(delay)
+                driver.children_looked_up(dict(await self._store.instances(ids)))
+                return
+            except (StorageError, UnknownOutcome) as error:
+                log.warning("cannot look up the children of %s: %s", driver.instance_id, error)
+                await asyncio.sleep(self.environment.jitter(delay))
                 delay = min(delay * 2, 5.0)
-        if self.drivers.get(driver.instance_id) is driver:
-            driver.children_looked_up(dict(rows))
 
     def released(self, driver: Driver, *, due_us: int | None, woken: bool) -> None:
         """Parked. Kept in memory where there is room; its timer is remembered, so that it is punctual."""

@@ -7,14 +7,14 @@ the databases, row by row: a row that is there twice counts twice. `differences`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.ext.asyncio import AsyncSession
 
-from edda import EddaApp, InstanceNotFoundError
+from edda import EddaApp, InstanceNotFoundError, WorkflowHandle
 from examples.orders.bank import Bank
 from examples.orders.models import Mail, Movement, Payment, Shipment, Stock, connect
 from examples.orders.order import Article, Order
@@ -100,20 +100,65 @@ async def read_books(db_url: str, bank: Bank, orders: Iterable[Order]) -> Books:
     books = Books()
     async with EddaApp("orders-books", db_url, workflows=[]) as app:
         for order in orders:
-            books.outcomes[order.id] = await _outcome(app, order.id)
+            books.outcomes[order.id] = await _outcome(app.handle(order.id))
     engine = connect(db_url)
-    async with engine.connect() as shop:
-        async for sku, available in _rows(shop, Stock.sku, Stock.available):
-            books.stock[str(sku)] = int(available)
-        async for row in _rows(shop, Movement.order_id, Movement.kind, Movement.sku, Movement.quantity):
-            books.enter(MOVEMENTS, *row)
-        async for row in _rows(shop, Payment.order_id, Payment.kind, Payment.amount_cents):
-            books.enter(PAYMENTS, *row)
-        async for row in _rows(shop, Shipment.order_id, Shipment.city):
-            books.enter(SHIPMENTS, *row)
-        async for row in _rows(shop, Mail.order_id, Mail.recipient, Mail.kind):
-            books.enter(MAILS, *row)
+    async with AsyncSession(engine) as session:
+        for stock in await session.scalars(select(Stock)):
+            books.stock[stock.sku] = stock.available
+        for movement in await session.scalars(select(Movement)):
+            books.enter(MOVEMENTS, movement.order_id, movement.kind, movement.sku, movement.quantity)
+        for payment in await session.scalars(select(Payment)):
+            books.enter(PAYMENTS, payment.order_id, payment.kind, payment.amount_cents)
+        for shipment in await session.scalars(select(Shipment)):
+            books.enter(SHIPMENTS, shipment.order_id, shipment.city)
+        for mail in await session.scalars(select(Mail)):
+            books.enter(MAILS, mail.order_id, mail.recipient, mail.kind)
     await engine.dispose()
     for entry in bank.statement():
         books.enter(BANK, *entry)
     return books
+
+
+async def _outcome(handle: WorkflowHandle[Any]) -> str:
+    """How it ended, in the words of `refusals`; or whatever else there is to say about it."""
+    try:
+        status = await handle.status()
+        if status not in ("completed", "failed"):
+            return status
+        await handle.result()
+        return COMPLETED
+    except OrderRefused as refusal:
+        return refusal.outcome
+    except InstanceNotFoundError:
+        return "never started"
+    except Exception as error:
+        return f"failed with {error!r}"
+
+
+# -- the comparison ----------------------------------------------------------------------------------------------------
+
+
+def differences(expected: Books, found: Books) -> list[str]:
+    """Everything that is not as it has to be, in words. Empty: the books are right."""
+    return [
+        *_unequal("order", expected.outcomes, found.outcomes),
+        *_unequal("stock of", expected.stock, found.stock),
+        *(line for ledger in LEDGERS for line in _miscounted(ledger, expected.effects[ledger], found.effects[ledger])),
+    ]
+
+
+def _unequal(what: str, expected: Mapping[str, object], found: Mapping[str, object]) -> Iterator[str]:
+    for key in sorted(expected.keys() | found.keys()):
+        if expected.get(key) != found.get(key):
+            yield f"{what} {key}: expected {expected.get(key)}, found {found.get(key)}"
+
+
+def _miscounted(ledger: str, expected: Counter[Effect], found: Counter[Effect]) -> Iterator[str]:
+    for effect in sorted(expected.keys() | found.keys(), key=repr):
+        if expected[effect] != found[effect]:
+            words = " ".join(str(word) for word in effect)
+            yield f"{ledger}: {words}: expected {_times(expected[effect])}, found {_times(found[effect])}"
+
+
+def _times(count: int) -> str:
+    return {0: "never", 1: "once", 2: "twice"}.get(count, f"{count} times")

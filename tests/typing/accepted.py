@@ -1,4 +1,4 @@
-"""What type checkers must accept, and the types they must find. Never run: `mypy --strict` and pyright (strict) read it."""
+"""What type checkers must accept, and the types they must find. Never run."""
 
 from typing import assert_type
 

@@ -60,8 +60,8 @@ async def starting(app: EddaApp) -> None:
     text: str = await order.run("hat", 9.5)  # rejected
     handle = await order.start("hat", 9.5)
     number = len(await handle.result())  # rejected
-    words = (await handle.result()).split()  # rejected
-    print(text, number, words)
+    (await handle.result()).split()  # rejected
+    print(text, number)
 
 
 @activity

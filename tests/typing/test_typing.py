@@ -5,6 +5,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,17 +26,16 @@ def mypy(cache: Path) -> Errors:
     output = run([*command, *(str(HERE / file) for file in FILES)])
     errors = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     return {
-        (Path(error["file"]).name, error["line"]): error["message"] for error in errors if error["severity"] == "error"
+        (Path(error["file"]).name, error["line"]): error["message"]
+        for error in errors
+        if error["severity"] == "error" and Path(error["file"]).parent == HERE.relative_to(ROOT)
     }
 
 
 def pyright(directory: Path) -> Errors:
-    settings = {
-        "include": [str(HERE / file) for file in FILES],
-        "extraPaths": [str(ROOT)],
-        "pythonVersion": "3.11",
-        "typeCheckingMode": "strict",
-    }
+    for file in FILES:  # pyright reads only what is below its project
+        shutil.copy(HERE / file, directory)
+    settings = {"extraPaths": [str(ROOT)], "pythonVersion": "3.11", "typeCheckingMode": "strict"}
     (directory / "pyrightconfig.json").write_text(json.dumps(settings))
     command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, "-p", str(directory)]
     report = json.loads(run(command))

@@ -346,6 +346,34 @@ def test_the_first_run_does_not_share_its_value_with_the_activity() -> None:
     assert live is not mine
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (0.0, -0.0),
+        (1, 1.0),
+        (1, True),
+        (math.nan, math.nan),
+        (math.inf, math.inf),
+        (Decimal("1"), Decimal("1.0")),
+        (Status.PAID, "paid"),
+        ([1], (1,)),
+        ({1}, {1.0}),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        (NOON, NOON.replace(fold=1)),
+        (datetime(2026, 7, 1, tzinfo=BERLIN), datetime(2026, 7, 1, tzinfo=timezone(timedelta(hours=2)))),
+        (Money(Decimal("1")), Money(Decimal("1.0"))),
+        (Animal(name="a"), Dog(name="a")),
+        (Tree(value=1), Tree.model_construct(value=True, children=[])),
+        (Point(1), (1, 0.0)),
+        (defaultdict(list), defaultdict(set)),
+        (iter(()), iter(())),
+    ],
+    ids=kind,
+)
+def test_equal_is_not_the_same(one: object, other: object) -> None:
+    assert not same(one, other)
+
+
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
@@ -789,6 +817,12 @@ def test_a_stored_name_is_never_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_name_of_a_time_zone_cannot_name_a_package() -> None:
+    text = tagged("datetime", v=["2026-01-01", 0, "os.path/join"])
+    with pytest.raises(SerializationError, match="not the name of a time zone"):
+        ValueCodec().decode(Stored(text, None))
 
 
 def test_looking_a_type_up_wakes_no_module(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ INT_PLAIN_MAX = 10**4000
 """Python and pydantic-core refuse to read integers of more than 4300 digits; larger ones are written in hexadecimal."""
 
 ZONE_NAME = re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*")
+"""No dots: where the system has no zone files, zoneinfo imports the sub-package of `tzdata` that a name spells."""
 
 
 class At(NamedTuple):

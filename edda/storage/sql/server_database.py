@@ -1,7 +1,7 @@
 """What PostgreSQL and MySQL have in common: three connections for verbs, and a lease line.
 
-`commit` carries the group commit alone; `desk` everything else; `reaper` is made when a worker has to be reaped, because
-that may wait. With the lease line these are the four that a process needs. Sessions have a pool of their own.
+`commit` carries the group commit alone; `desk` everything else; `reaper` is made when a worker has to be reaped,
+because that may wait. With the lease line these are the four that a process needs. Sessions have a pool of their own.
 """
 
 from __future__ import annotations

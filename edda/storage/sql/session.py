@@ -25,6 +25,7 @@ from sqlalchemy.util import await_only
 from edda.core.commit import Commit, Creation, NewInstance, Verdict
 from edda.exceptions import SessionUnavailableError, StorageError
 from edda.storage.sql.session_line import Line, run_verb, to_the_end
+from edda.storage.sql.sqlite_database import system_clock_us
 from edda.storage.sql.verb import Verb
 
 
@@ -71,6 +72,7 @@ class SessionTransaction:
 
     async def commit(self, commit: Commit) -> Verdict:
         try:
+            self._line.check()
             # Not only a flush: releasing the savepoint fails if the user's code, DDL on MySQL or a deadlock has ended
             # the transaction under it, and committing refuses a session whose failed flush was swallowed.
             await self._session.commit()
@@ -141,11 +143,19 @@ async def create_in(session: AsyncSession | Session, verb: Verb[Creation], *, ur
         connection = session.connection()
         if not isinstance(session, LazySession):
             check_same_database(connection.engine.url, make_url(url))
+            if connection.dialect.name == "sqlite":
+                _teach_time(connection)
         return run_verb(connection, verb)
 
     if isinstance(session, AsyncSession):
         return await session.run_sync(create)
     return create(session)
+
+
+def _teach_time(connection: Connection) -> None:
+    """Our statements on SQLite ask a function of ours for the time; see `dialects.sqlite`."""
+    driver: Any = connection.connection.dbapi_connection
+    driver.create_function("edda_now_us", 0, system_clock_us)
 
 
 def check_same_database(theirs: URL, ours: URL) -> None:

@@ -8,13 +8,14 @@ A line knows how its kind of database begins, ends and abandons a transaction; i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncTransaction
 
 from edda.exceptions import StorageError
+from edda.storage.sql.runner import formatted, numbered
 from edda.storage.sql.verb import Rows, Statement, Verb, drive_sync
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class Lines(Protocol):
     async def dispose(self) -> None: ...
 
 
-async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+async def to_the_end(work: Awaitable[T]) -> T:
     """Wait for `work` whatever happens. A cancellation meanwhile takes effect at the caller's next await.
 
     So the caller learns the outcome of what can no longer be stopped, and is cancelled all the same.
@@ -105,12 +106,12 @@ def run_verb(connection: Connection, verb: Verb[T]) -> T:
 
 def with_marks(text: str, style: str) -> str:
     """The statement with the placeholders of a DBAPI parameter style instead of `?`."""
-    if style == "qmark":
-        return text
-    if style in ("format", "pyformat"):
-        return text.replace("%", "%%").replace("?", "%s")
-    if style not in ("numeric_dollar", "numeric"):
-        raise NotImplementedError(f"edda cannot write through a driver with the parameter style '{style}'")
-    mark = "$" if style == "numeric_dollar" else ":"
-    first, *others = text.split("?")
-    return first + "".join(f"{mark}{number}{other}" for number, other in enumerate(others, start=1))
+    match style:
+        case "qmark":
+            return text
+        case "format" | "pyformat":
+            return formatted(text)
+        case "numeric_dollar":
+            return numbered(text)
+        case _:
+            raise StorageError(f"edda cannot write through a driver with the parameter style '{style}'")

@@ -76,7 +76,7 @@ class ServerLines:
             return await self._connect()
 
         engine = create_async_engine(
-            self._url,
+            self._url.set(query={}),  # what it asks for, `connect` has done
             async_creator=connect,
             connect_args={} if self._prepared_statements else unprepared,
             isolation_level="READ COMMITTED",
@@ -155,31 +155,33 @@ class ServerLine:
             if _is_refusal(error):
                 raise
             raise UnknownOutcome(f"the connection of ctx.session in {self._label} broke at COMMIT") from error
-        connection, self._connection = self._connection, None
-        await connection.close()
+        await self._give_back()
 
     async def _abandon(self) -> None:
-        connection, self._connection = self._connection, None
+        connection = self._connection
         if connection is None:
             return
         try:
-            if connection.invalidated or self._transaction is None:
-                return
-            # Inactive: the user ended SQLAlchemy's transaction, but perhaps not the server's. Busy: a straggling task of
-            # the activity still waits for its statement.
-            if not self._transaction.is_active or await _is_busy(connection):
-                await connection.invalidate()
-            else:
-                self._connection = connection
+            # Not active: the user has ended SQLAlchemy's transaction, which says nothing about the server's.
+            if self._transaction is not None and self._transaction.is_active and not await _is_busy(connection):
                 await self._answered(self._transaction.rollback(), seconds_max=ROLLBACK_SECONDS_MAX)
+            await self._give_back()
         except Exception as error:
             _logger.debug("the ctx.session of %s was not rolled back but cut off: %s", self._label, error)
             with contextlib.suppress(Exception):
                 await connection.invalidate()
-        finally:
-            self._connection = None
             with contextlib.suppress(Exception):
                 await connection.close()
+        finally:
+            self._connection = None
+
+    async def _give_back(self) -> None:
+        """A connection on which some straggling task of the activity still works is no good for anybody else."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if await _is_busy(connection) or await _is_in_transaction(connection):
+                await connection.invalidate()
+            await connection.close()
 
     async def _answered(self, work: Coroutine[Any, Any, None], *, seconds_max: float) -> None:
         """Wait for the server's answer; when it does not come, close the socket, which ends the waiting."""
@@ -233,6 +235,13 @@ async def _is_busy(connection: AsyncConnection) -> bool:
     adapter = (await connection.get_raw_connection()).dbapi_connection
     mutex = getattr(adapter, "_execute_mutex", None)
     return mutex is not None and mutex.locked()
+
+
+async def _is_in_transaction(connection: AsyncConnection) -> bool:
+    if connection.invalidated:
+        return False
+    driver = await _driver(connection)
+    return bool(driver.is_in_transaction() if hasattr(driver, "is_in_transaction") else driver.get_transaction_status())
 
 
 def _server_id(driver: Any) -> int:

@@ -16,14 +16,20 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from edda.exceptions import StorageError
+from edda.exceptions import SessionUnavailableError, StorageError
+from edda.storage.port import UnknownOutcome
+from edda.storage.sql.dialects.sqlite import PRIMARY_CODES
 from edda.storage.sql.session_line import check_alive, to_the_end
-from edda.storage.sql.verb import Rows, Statement, Verb, drive_sync
+from edda.storage.sql.verb import Verb, drive_sync
+
+if TYPE_CHECKING:
+    from edda.storage.sql.sqlite_database import SqliteDatabase
 
 T = TypeVar("T")
 
@@ -33,20 +39,11 @@ HOLD_WARNING_SECONDS = 1.0
 _logger = logging.getLogger("edda.storage")
 
 
-class Writer(Protocol):
-    """What is needed of the database: its one writing connection."""
-
-    @property
-    def gate(self) -> asyncio.Lock: ...
-
-    async def call(self, fn: Callable[[sqlite3.Connection], T], /) -> T: ...
-
-
 class SqliteLines:
     """The lines of one SQLite store."""
 
-    def __init__(self, writer: Writer, *, url: str, hold_seconds: float = 20.0) -> None:
-        self._writer = writer
+    def __init__(self, database: SqliteDatabase, *, url: str, hold_seconds: float = 20.0) -> None:
+        self._database = database
         self._url = url
         self._hold_seconds = hold_seconds
         self._engine: AsyncEngine | None = None
@@ -55,7 +52,7 @@ class SqliteLines:
 
     def line(self, *, worker: str, label: str) -> SqliteLine:
         del worker  # it has no connection of its own that somebody could have to end
-        return SqliteLine(self._writer, self._turn, self.engine(), label=label, hold_seconds=self._hold_seconds)
+        return SqliteLine(self._database, self._turn, self.engine(), label=label, hold_seconds=self._hold_seconds)
 
     def engine(self) -> AsyncEngine:
         if self._engine is None:
@@ -70,16 +67,16 @@ class SqliteLines:
             await self._engine.dispose()
 
     async def _bridge(self) -> Bridge:
-        return Bridge(self._writer, self._functions)
+        return Bridge(self._database, self._functions)
 
 
 class SqliteLine:
     """One transaction of a `ctx.session` on the writer's connection."""
 
     def __init__(
-        self, writer: Writer, turn: asyncio.Lock, engine: AsyncEngine, *, label: str, hold_seconds: float
+        self, database: SqliteDatabase, turn: asyncio.Lock, engine: AsyncEngine, *, label: str, hold_seconds: float
     ) -> None:
-        self._writer = writer
+        self._database = database
         self._turn = turn
         self._engine = engine
         self._label = label
@@ -89,12 +86,12 @@ class SqliteLine:
         self._bridge: Bridge | None = None
         self._holds_gate = False
         self._timers: list[asyncio.TimerHandle] = []
-        self._eviction: asyncio.Task[None] | None = None
+        self._eviction: asyncio.Future[None] | None = None
 
     async def open(self) -> AsyncConnection:
         await self._turn.acquire()
         try:
-            await self._writer.gate.acquire()
+            await self._database.gate.acquire()
         except BaseException:
             self._turn.release()
             raise
@@ -104,7 +101,10 @@ class SqliteLine:
             driver = (await self._connection.get_raw_connection()).driver_connection
             assert isinstance(driver, Bridge)
             self._bridge = driver
-            await self._writer.call(_begin)
+            try:
+                await self._database.call(_begin)
+            except sqlite3.OperationalError as error:
+                raise StorageError(f"another process has locked the database for too long: {error}") from error
             self._transaction = await self._connection.begin()
         except BaseException:
             await to_the_end(self._abandon())
@@ -118,27 +118,31 @@ class SqliteLine:
 
     def check(self) -> None:
         if self._eviction is not None:
-            raise StorageError(
-                f"{self._label} has held ctx.session for more than {self._hold_seconds:g} seconds, while everything "
-                "else that writes to SQLite waited; it was rolled back. Do the slow part before the first statement"
-            )
+            raise self._too_long()
         if self._connection is not None:
             check_alive(self._connection, self._transaction, self._label)
 
     async def run(self, verb: Verb[T]) -> T:
-        return await self._writer.call(lambda connection: drive_sync(verb, lambda s: _execute(connection, s)))
+        def run(connection: sqlite3.Connection) -> T:
+            return drive_sync(verb, partial(self._database.execute, connection, "session"))
+
+        assert self._bridge is not None
+        return await self._bridge.call(run)
 
     async def commit(self) -> None:
+        assert self._bridge is not None
         self._stop_timers()
         try:
-            await to_the_end(self._writer.call(_commit))
+            self.check()
+            self._bridge.ended = self._over()  # before COMMIT: what a straggler sends after it would commit by itself
+            await to_the_end(self._database.call(_commit))
         finally:
             await to_the_end(self._abandon())
 
     async def rollback(self) -> None:
         self._stop_timers()
         if self._eviction is not None:
-            await self._eviction
+            await to_the_end(self._eviction)
         else:
             await to_the_end(self._abandon())
 
@@ -149,16 +153,25 @@ class SqliteLine:
             return
         self._holds_gate = False
         if self._bridge is not None:
-            self._bridge.ended = True
+            self._bridge.ended = self._too_long() if self._eviction is not None else self._over()
         try:
-            await self._writer.call(_rollback)
+            await self._database.call(_rollback)
         except (sqlite3.Error, StorageError) as error:
             _logger.warning("the ctx.session of %s could not be rolled back: %s", self._label, error)
         finally:
-            self._writer.gate.release()  # first: a plain step that waits comes before the next session
+            self._database.gate.release()  # first: a plain step that waits comes before the next session
             self._turn.release()
         if self._connection is not None:
             await self._connection.close()
+
+    def _too_long(self) -> StorageError:
+        return StorageError(
+            f"{self._label} has held ctx.session for more than {self._hold_seconds:g} seconds, while everything else "
+            "that writes to SQLite waited; it was rolled back. Do the slow part before the first statement"
+        )
+
+    def _over(self) -> SessionUnavailableError:
+        return SessionUnavailableError(f"ctx.session of {self._label} is over: its attempt has ended")
 
     def _warn(self) -> None:
         _logger.warning(
@@ -182,15 +195,15 @@ class Bridge:
     """aiosqlite's name for the real connection. None: SQLAlchemy then leaves commit and rollback alone."""
     isolation_level = None
 
-    def __init__(self, writer: Writer, functions: set[tuple[str, int]]) -> None:
-        self._writer = writer
+    def __init__(self, database: SqliteDatabase, functions: set[tuple[str, int]]) -> None:
+        self._database = database
         self._functions = functions
-        self.ended = False
+        self.ended: Exception | None = None
 
     async def call(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        if self.ended:
-            raise sqlite3.ProgrammingError("this ctx.session has ended")
-        return await self._writer.call(fn)
+        if self.ended is not None:
+            raise self.ended
+        return await self._database.call(fn)
 
     def cursor(self, *_: Any) -> BridgeCursor:
         return BridgeCursor(self)
@@ -280,19 +293,17 @@ class BridgeCursor:
         return taken
 
 
-def _execute(connection: sqlite3.Connection, statement: Statement) -> Rows:
-    if statement.many:
-        return Rows((), connection.executemany(statement.text, statement.params).rowcount)
-    cursor = connection.execute(statement.text, statement.params)
-    return Rows(cursor.fetchall() if cursor.description else (), cursor.rowcount)
-
-
 def _begin(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
 
 
 def _commit(connection: sqlite3.Connection) -> None:
-    connection.execute("COMMIT")
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & PRIMARY_CODES == sqlite3.SQLITE_IOERR:
+            raise UnknownOutcome(f"writing the log failed: {error}") from error
+        raise
 
 
 def _rollback(connection: sqlite3.Connection) -> None:

@@ -1,8 +1,8 @@
 """SQLite: one connection that writes, in a thread of its own; another that reads; and a file lock for presence.
 
 A verb is one trip to the thread: a whole transaction, BEGIN IMMEDIATE to COMMIT. Batching is done above. Laws:
-- Whatever writes holds the `gate`. A `ctx.session` holds it from its first statement to its end, because its transaction
-  lives on the same connection.
+- Whatever writes holds the `gate`. A `ctx.session` holds it from its first statement to its end, because its
+  transaction lives on the same connection.
 - Only the process that has the lock file runs a worker, and only it checkpoints: before 3.51.3, SQLite could corrupt a
   database in which two connections write and checkpoint at once. Others may write short transactions (start, cancel).
 - Threads are daemons, and nothing waits for them but `close`.

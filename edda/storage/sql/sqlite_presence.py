@@ -1,9 +1,9 @@
 """Presence on SQLite: a lock on a file beside the database, which the operating system gives back when a process dies.
 
 Laws:
-- One process at a time has it, and only that one runs workers: a second waits, so a reloading server finds its successor
-  ready. Having it means that every other worker in the file is dead.
-- The lock, not the lease, is the truth. The lease is renewed all the same, so that the row says when the worker was seen.
+- One process at a time has it, and only that one runs workers: a second waits, so a reloading server finds its
+  successor ready. Having it means that every other worker in the file is dead.
+- The lock, not the lease, is the truth. The lease is renewed all the same, so the row says when the worker was seen.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class SqliteLeaseLine:
         self._mine.add(worker)
         dialect = self._database.dialect
         make = partial(workers.register, dialect, worker, service=service, lease_us=lease_us, presence=True)
-        while (now_us := await self._between_sessions("register", make)) is None:
+        while (now_us := await self._between_sessions("register", make)) is None:  # noqa: ASYNC110 - another loop's gate
             await asyncio.sleep(POLL_SECONDS)
         return now_us
 

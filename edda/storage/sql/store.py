@@ -1,7 +1,7 @@
 """`SqlStore`: the port's verbs over any database. It decides which verb goes where, and what its failures mean.
 
-It knows no driver and almost no SQL: the verbs' texts are in `commits`, `claims`, `workers`, `people` and `reader`, their
-differences in `dialects`, connections in the `*_database` modules.
+It knows no driver and almost no SQL: the verbs' texts are in `commits`, `claims`, `workers`, `people` and `reader`,
+their differences in `dialects`, connections in the `*_database` modules.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def note_server_id(dialect: Dialect, worker: WorkerId, server_id: int) -> Verb[b
     Returns whether there is such a worker.
     """
     rows, _ = yield Statement(f"select server_ids from edda_worker where id = ?{dialect.lock}", (worker,))
-    known = rows[0][0].split(",") if rows and rows[0][0] else []
+    known: list[str] = rows[0][0].split(",") if rows and rows[0][0] else []
     if rows and str(server_id) not in known:
         newest = [*known, str(server_id)][-SERVER_IDS_MAX:]
         yield Statement("update edda_worker set server_ids = ? where id = ?", (",".join(newest), worker))

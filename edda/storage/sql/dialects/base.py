@@ -72,6 +72,8 @@ class Dialect:
 
     def within(self, column: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
         """The condition that a column is one of these values, and its parameters."""
+        if not values:
+            return "1 = 0", ()
         return f"{column} in ({', '.join('?' * len(values))})", tuple(values)
 
     def update_many(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Statement:

@@ -1,8 +1,8 @@
 """A batch as one statement of PostgreSQL: a chain of CTEs of which only those are present that the batch needs.
 
 It decides what `judge` decides in Python, and the model is the judge of both. Laws:
-- `fence` locks the worker's row with KEY SHARE, and everything that is written selects from it. If a reaper holds it FOR
-  UPDATE, the fence waits, looks again, and finds the worker dead: nothing is written.
+- `fence` locks the worker's row with KEY SHARE, and everything that is written selects from it. If a reaper holds it
+  FOR UPDATE, the fence waits, looks again, and finds the worker dead: nothing is written.
 - `locked` locks instances in the order of their ids, after the fence, and shows their newest versions; all parts of a
   statement see the same snapshot otherwise, so each row is updated once, with all that happens to it.
 - The commonest batch, steps only, is one insert behind the fence and touches no instance.
@@ -158,7 +158,7 @@ _TIMES: Final = ("claimable_at_us", "created_at_us", "updated_at_us")
 
 
 def _created(*, guarded: bool) -> str:
-    """Children of accepted commits, and starts, where absent. Any time that is given stands for the time of the batch."""
+    """Children of accepted commits, and starts, where absent. Any time given stands for the time of the batch."""
     names = ", ".join(NEW_INSTANCE_COLUMNS)
     chosen = ", ".join(
         f"case when c.{name} is not null then now_us end" if name in _TIMES else f"c.{name}"

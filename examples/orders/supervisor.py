@@ -1,0 +1,174 @@
+"""The supervisor: starts the worker, kills it while it works, starts it again, until all orders have ended.
+
+It is the demo's villain and its stopwatch, and no part of an order service: in production, whatever starts your processes
+again does this (systemd, Kubernetes). It knows of the work only what the worker says, and never touches a database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import time
+from asyncio.subprocess import Process
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from examples.orders.progress import Progress
+from examples.orders.workflow import BANK_FILE
+
+SILENCE_SECONDS_MAX: Final = 60.0
+"""A worker that says nothing for so long hangs."""
+
+KILLS_BETWEEN: Final = (0.15, 0.85)
+"""Share of the orders that have ended when a kill may come: there is work under way, before and after."""
+
+
+class WorkerFailedError(Exception):
+    """The worker ended by itself, and not well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where everything is."""
+
+    db_url: str
+    bank: Path
+    log: Path
+    """What the workers write to stderr: warnings, and how they failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """One SIGKILL."""
+
+    at_share: float
+    """Of the orders that had ended."""
+    at_seconds: float
+    """On the monotonic clock."""
+    under_way: frozenset[str] = frozenset()
+    """Orders that had begun and not ended."""
+    recovery_seconds: float | None = None
+    """Until the next worker had recorded a step of one of these orders."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """What came to pass."""
+
+    total: int
+    outcomes: dict[str, str] = field(default_factory=dict[str, str])
+    begun: set[str] = field(default_factory=set[str])
+    replayed: int = 0
+    kills: list[Kill] = field(default_factory=list[Kill])
+    workers: int = 0
+    seconds: float = 0.0
+
+    @property
+    def share(self) -> float:
+        return len(self.outcomes) / self.total
+
+    @property
+    def under_way(self) -> frozenset[str]:
+        return frozenset(self.begun - self.outcomes.keys())
+
+    @property
+    def recovering(self) -> bool:
+        return bool(self.kills) and self.kills[-1].recovery_seconds is None
+
+
+class Supervisor:
+    """Has `orders` orders fulfilled, with `kills` kills at moments that `seed` chooses."""
+
+    def __init__(self, place: Place, *, orders: int, kills: int, seed: int, progress: Progress) -> None:
+        self.run = Run(total=orders)
+        self._place = place
+        self._chance = random.Random(seed)
+        self._thresholds = kill_thresholds(kills, self._chance)
+        self._progress = progress
+
+    async def supervise(self) -> Run:
+        run = self.run
+        while len(run.outcomes) < run.total:
+            run.workers += 1
+            worker = await self._start_worker()
+            try:
+                killed = await self._watch(worker)
+            finally:
+                if worker.returncode is None:
+                    worker.kill()
+                await worker.wait()
+            if not killed and (worker.returncode != 0 or len(run.outcomes) < run.total):
+                raise WorkerFailedError(f"worker {run.workers} ended by itself, with code {worker.returncode}")
+        run.seconds = self._progress.seconds
+        self._progress.finish()
+        return run
+
+    async def _start_worker(self) -> Process:
+        with self._place.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "examples.orders.worker", self._place.db_url, str(self.run.total)),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=os.environ | {BANK_FILE: str(self._place.bank)},
+            )
+
+    async def _watch(self, worker: Process) -> bool:
+        """Listen to a worker to its end. True: we were its end."""
+        assert worker.stdout is not None
+        killed = False
+        while line := await self._next_line(worker.stdout):
+            self._heed(line)
+            if not killed and self._is_time_to_kill():
+                killed = True
+                await asyncio.sleep(self._chance.uniform(0, 0.01))  # anywhere between two lines
+                worker.kill()
+                self.run.kills.append(Kill(at_share=self.run.share, at_seconds=time.monotonic()))
+        if killed:
+            # Only now: what it said before it died has to be heard first.
+            self.run.kills[-1] = replace(self.run.kills[-1], under_way=self.run.under_way)
+        return killed
+
+    async def _next_line(self, lines: asyncio.StreamReader) -> str:
+        async with asyncio.timeout(SILENCE_SECONDS_MAX):
+            return (await lines.readline()).decode()
+
+    def _is_time_to_kill(self) -> bool:
+        run = self.run
+        if len(run.kills) == len(self._thresholds) or run.recovering:
+            return False
+        return run.share >= self._thresholds[len(run.kills)] and bool(run.under_way)
+
+    def _heed(self, line: str) -> None:
+        what, order_id, words = line.rstrip("\n").split(" ", maxsplit=2)
+        run = self.run
+        match what:
+            case "recorded":
+                run.begun.add(order_id)
+                self._note_recovery(order_id)
+            case "replayed":
+                run.replayed += 1
+            case "ended":
+                run.outcomes[order_id] = words
+            case _:
+                raise WorkerFailedError(f"worker {run.workers} said {line!r}")
+        self._progress.show(len(run.outcomes), f"worker {run.workers}")
+
+    def _note_recovery(self, order_id: str) -> None:
+        if not self.run.recovering or order_id not in self.run.kills[-1].under_way:
+            return
+        kill = self.run.kills[-1]
+        kill = self.run.kills[-1] = replace(kill, recovery_seconds=time.monotonic() - kill.at_seconds)
+        self._progress.say(
+            f"  SIGKILL {len(self.run.kills)} at {kill.at_share:.0%}, with {len(kill.under_way)} orders under way: "
+            f"they go on after {kill.recovery_seconds:.2f} s"
+        )
+
+
+def kill_thresholds(kills: int, chance: random.Random) -> list[float]:
+    """The shares of ended orders at which to kill: one in each of `kills` equal parts, so that they do not crowd."""
+    first, last = KILLS_BETWEEN
+    part = (last - first) / max(kills, 1)
+    return [first + part * (number + chance.random()) for number in range(kills)]
