@@ -93,6 +93,11 @@ class Journal:
                 return event
         return None
 
+    def close(self) -> None:
+        """The body will not be entered again: what it has not received counts as delivered."""
+        self.position = len(self.events)
+        self._left = 0
+
     def append(self, event: HistoryEvent) -> None:
         """Add a live row. It counts as delivered: the driver delivers it right away."""
         assert event.seq == self.next_seq, f"{event.instance_id}: seq {event.seq} after {len(self.events)}"

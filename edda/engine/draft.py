@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from edda.core.commit import Commit, NewInstance, OutboxMessage, RowChange
 from edda.core.history import HistoryEvent, InstanceId, Kind
 from edda.core.journal import Journal
+
+
+class News(NamedTuple):
+    """A call of a hook, to be made when what it tells of is durable."""
+
+    hook: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 class Draft:
@@ -20,6 +28,15 @@ class Draft:
         self.children: list[NewInstance] = []
         self.outbox: list[OutboxMessage] = []
         self._journal = journal
+        self._news: list[News] = []
+
+    def tell(self, hook: str, *args: Any, **kwargs: Any) -> None:
+        """Tell observers of what is drafted, once it is durable."""
+        self._news.append(News(hook, args, kwargs))
+
+    def take_news(self) -> list[News]:
+        news, self._news = self._news, []
+        return news
 
     def record(
         self,
@@ -87,3 +104,4 @@ class Draft:
         self.records.clear()
         self.children.clear()
         self.outbox.clear()
+        self._news.clear()

@@ -24,6 +24,7 @@ from edda.core.saga import undoing
 from edda.engine.attempts import Outcome
 from edda.engine.body_phase import BodyPhase
 from edda.engine.codec import encode_error
+from edda.engine.draft import News
 from edda.engine.house import House
 from edda.engine.instance import Instance
 from edda.engine.phases import Pause, Phase, Write
@@ -152,7 +153,7 @@ class Driver:
 
     def attempt_ended(self, outcome: Outcome) -> None:
         if not self.over:
-            self._instance.arrived.append(outcome)
+            self._instance.outcome_arrived(outcome)
             self._schedule()
 
     async def commit_inside(self, outcome: Outcome, transaction: UserTransaction) -> bool:
@@ -161,7 +162,7 @@ class Driver:
         instance = self._instance
         try:
             event = self._draft_success(outcome)
-            commit = instance.draft.take(STAY)
+            commit, news = instance.draft.take(STAY), instance.draft.take_news()
             try:
                 verdict = await self._commit_with(transaction, commit)
             except BaseException:
@@ -173,6 +174,7 @@ class Driver:
             self._house.lost(self)
             return False
         outcome.recorded = event
+        self._tell(news)
         return True
 
     def _draft_success(self, outcome: Outcome) -> HistoryEvent:
@@ -232,6 +234,9 @@ class Driver:
             except NondeterminismError as error:
                 self._set_aside(Status.NONDETERMINISTIC, error)
             except SerializationError as error:
+                self._set_aside(Status.QUARANTINED, error)
+            except Exception as error:
+                log.critical("a defect in edda: %s cannot go on", self.instance_id, exc_info=error)
                 self._set_aside(Status.QUARANTINED, error)
             else:
                 if isinstance(decision, Write):
@@ -300,11 +305,12 @@ class Driver:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def _write(self, write: Write) -> None:
-        commit = self._instance.draft.take(write.row, wakes=write.wakes, cancels=write.cancels)
+        draft = self._instance.draft
+        commit, news = draft.take(write.row, wakes=write.wakes, cancels=write.cancels), draft.take_news()
         self._writing = True
-        self._house.submit(commit, lambda verdict: self._acknowledged(commit, verdict))
+        self._house.submit(commit, lambda verdict: self._acknowledged(commit, verdict, news))
 
-    def _acknowledged(self, commit: Commit, verdict: Verdict | StorageError) -> None:
+    def _acknowledged(self, commit: Commit, verdict: Verdict | StorageError, news: list[News]) -> None:
         self._writing = False
         if self.over:
             return
@@ -318,7 +324,13 @@ class Driver:
             self._enter(SettlingPhase.cancelling(self._instance))
             self._next_turn()
         else:
+            self._tell(news)
             self._written(commit, woken=verdict is Verdict.WOKEN)
+
+    def _tell(self, news: list[News]) -> None:
+        """Observers hear of what is durable, and of nothing else."""
+        for item in news:
+            self._house.hooks.call(item.hook, *item.args, **item.kwargs)
 
     def _written(self, commit: Commit, *, woken: bool) -> None:
         match commit.row:

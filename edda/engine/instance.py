@@ -71,6 +71,18 @@ class Instance:
         self.seen_wakes = row.wakes
         self.cancel_requested = row.cancel_requested_at_us is not None
 
+    def outcome_arrived(self, outcome: Outcome) -> None:
+        """What is recorded already has its `seq`, so it goes before everything that has none yet."""
+        place = len(self.arrived)
+        if outcome.recorded is not None:
+            place = sum(isinstance(arrival, Outcome) and arrival.recorded is not None for arrival in self.arrived)
+        self.arrived.insert(place, outcome)
+
+    def tell(self, hook: str, *args: Any, **kwargs: Any) -> None:
+        """Tell observers of what is drafted, once it is durable."""
+        if self.house.hooks.wants(hook):
+            self.draft.tell(hook, *args, **kwargs)
+
     def now_us(self) -> int:
         """The date of what is recorded now."""
         return self.house.clock.at_most_us()

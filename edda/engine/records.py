@@ -59,7 +59,7 @@ def record_success(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
         blob=blob,
         meta=meta or None,
     )
-    instance.house.hooks.call("on_activity_complete", instance.id, call.id, call.name, reply.value, cache_hit=False)
+    instance.tell("on_activity_complete", instance.id, call.id, call.name, reply.value, cache_hit=False)
     return event, reply
 
 
@@ -82,7 +82,7 @@ def record_failure(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
         output=encode_error(error),
         meta={"retry_metadata": step.metadata(exhausted=decision.exhausted, succeeded=False)},
     )
-    instance.house.hooks.call("on_activity_failed", instance.id, step.call_id, step.name, error)
+    instance.tell("on_activity_failed", instance.id, step.call_id, step.name, error)
     return event, Reply(error=activity_error(event))
 
 
@@ -106,7 +106,7 @@ def record_failed_attempt(
         meta={"error": step.errors[-1], "duration_us": outcome.duration_us, "delay_us": decision.delay_us},
     )
     delay = decision.delay_us / 1_000_000
-    instance.house.hooks.call("on_activity_retry", instance.id, step.call_id, step.name, error, len(step.errors), delay)
+    instance.tell("on_activity_retry", instance.id, step.call_id, step.name, error, len(step.errors), delay)
 
 
 def record_unknown(instance: Instance, call: Call) -> None:

@@ -24,6 +24,7 @@ class SettlingPhase:
     complete."""
 
     def __init__(self, instance: Instance, result: Reply, *, cause: Status) -> None:
+        instance.journal.close()
         self._instance = instance
         self.result = result
         self._cause = cause
@@ -33,6 +34,7 @@ class SettlingPhase:
     @classmethod
     def cancelling(cls, instance: Instance) -> SettlingPhase:
         """A cancel was accepted. What a dead worker may have begun, and did not record, has an unknown effect."""
+        instance.journal.close()
         if instance.row.crashes:
             for step in instance.steps:
                 if step.attempt is None:

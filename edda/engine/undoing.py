@@ -32,6 +32,7 @@ class UndoingPhase:
     """`begun` is the `CompensationStarted` row: it holds why the body is over."""
 
     def __init__(self, instance: Instance, begun: HistoryEvent) -> None:
+        instance.journal.close()
         self._instance = instance
         self._cause = Status(begun.details()["cause"])
         self.result = Reply(error=decode_error(begun.output or "{}"))
@@ -108,8 +109,8 @@ class UndoingPhase:
         if failed:
             cause = error
             error = CompensationFailedError(
-                f"Workflow instance '{instance.id}' ended as {self._cause} ({type(cause).__name__}: {cause}), and could "
-                f"not undo {', '.join(failed)}; handle.retry() runs again what is owed",
+                f"Workflow instance '{instance.id}' ended as {self._cause} ({type(cause).__name__}: {cause}), and "
+                f"could not undo {', '.join(failed)}; handle.retry() runs again what is owed",
                 instance_id=instance.id,
                 failed=failed,
             )

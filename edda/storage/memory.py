@@ -232,14 +232,14 @@ class MemoryStore:
             history = self.history.get(commit.instance_id, ())
             last = commit.records[-1]
             there = any((record.seq, record.claim) == (last.seq, last.claim) for record in history)
+        elif not isinstance(commit.row, Park | Undo | End):
+            there = bool(commit.outbox) and self._exists(commit)
         elif row is None:
             there = False
-        elif isinstance(commit.row, Park | End):
-            there = (row.owner, row.claim) != (worker, commit.claim)
         elif isinstance(commit.row, Undo):
             there = row.claim == commit.claim and row.status is Status.COMPENSATING
         else:
-            there = bool(commit.outbox) and self._exists(commit)
+            there = (row.owner, row.claim) != (worker, commit.claim)
         if not there:
             return None
         if isinstance(commit.row, Park) and row is not None:

@@ -51,8 +51,8 @@ def main() -> int:
             if options.verify:
                 return asyncio.run(verify(place, orders))
             return asyncio.run(demo(place, orders, kills=options.kills, seed=options.seed))
-        except (WorkerFailedError, TimeoutError) as error:
-            print(f"\n{error or 'the worker hangs'}; it left this behind:\n{place.log.read_text(encoding='utf-8')}")
+        except WorkerFailedError as error:
+            print(f"\n{error}; it left this behind:\n{place.log.read_text(encoding='utf-8')[-4000:]}")
             return 1
         except KeyboardInterrupt:
             return 130

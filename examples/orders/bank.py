@@ -1,8 +1,8 @@
 """The bank: a system outside, with a database of its own that no transaction of the shop includes.
 
-So it can happen that the bank has taken the money and the shop's worker is killed before it hears of it; then the worker
-asks again. What makes that harmless is the idempotency key: the bank answers a key it knows with what it did the first
-time. As banks do, it declines some cards (`tok_declined_…`), and is now and then hard to reach (`tok_flaky_…`).
+So it can happen that the bank has taken the money and the shop's worker is killed before it hears of it; then the
+worker asks again. What makes that harmless is the idempotency key: the bank answers a key it knows with what it did the
+first time. As banks do, it declines some cards (`tok_declined_…`), and is now and then hard to reach (`tok_flaky_…`).
 """
 
 from __future__ import annotations

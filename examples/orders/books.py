@@ -1,7 +1,7 @@
 """The books: what the shop, the bank and the workflows say in the end, and what they have to say.
 
-`expected_books` computes them from the CSV files alone and shares no code with the workflow. `read_books` takes them from
-the databases, row by row: a row that is there twice counts twice. `differences` compares.
+`expected_books` computes them from the CSV files alone and shares no code with the workflow. `read_books` takes them
+from the databases, row by row: a row that is there twice counts twice. `differences` compares.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Books:
 
 
 def expected_books(orders: Iterable[Order], articles: Iterable[Article]) -> Books:
-    """What the CSV files say. It does not matter in which order the orders are handled: what is not sold out is enough."""
+    """What the CSV files say. Orders do not influence each other: of what is not sold out there is enough for all."""
     available = {article.sku: article.available for article in articles}
     books = Books(stock=dict(available))
     for order in orders:

@@ -1,7 +1,7 @@
 """Orders and articles as they come in: the CSV files in `data/`.
 
-What will become of an order is written in these files alone: what is sold out, whose card is declined (`tok_declined_…`),
-where no carrier goes. So the books can be computed from them without running anything (`books.py`).
+What will become of an order is written in these files alone: what is sold out, whose card is declined
+(`tok_declined_…`), where no carrier goes. So the books can be computed without running anything (`books.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The supervisor: starts the worker, kills it while it works, starts it again, until all orders have ended.
 
-It is the demo's villain and its stopwatch, and no part of an order service: in production, whatever starts your processes
-again does this (systemd, Kubernetes). It knows of the work only what the worker says, and never touches a database.
+It is the demo's villain and its stopwatch, and no part of an order service: in production, what starts your processes
+again is systemd or Kubernetes. It knows of the work only what the worker says, and never touches a database.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KILLS_BETWEEN: Final = (0.15, 0.85)
 
 
 class WorkerFailedError(Exception):
-    """The worker ended by itself, and not well."""
+    """The worker ended by itself, and not well; or it hangs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +120,8 @@ class Supervisor:
         assert worker.stdout is not None
         killed = False
         while line := await self._next_line(worker.stdout):
+            if not line.endswith("\n"):
+                break  # its last word was cut off
             self._heed(line)
             if not killed and self._is_time_to_kill():
                 killed = True
@@ -132,8 +134,12 @@ class Supervisor:
         return killed
 
     async def _next_line(self, lines: asyncio.StreamReader) -> str:
-        async with asyncio.timeout(SILENCE_SECONDS_MAX):
-            return (await lines.readline()).decode()
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS_MAX):
+                return (await lines.readline()).decode()
+        except TimeoutError:
+            silence = f"worker {self.run.workers} has said nothing for {SILENCE_SECONDS_MAX:.0f} s"
+            raise WorkerFailedError(silence) from None
 
     def _is_time_to_kill(self) -> bool:
         run = self.run
@@ -142,8 +148,8 @@ class Supervisor:
         return run.share >= self._thresholds[len(run.kills)] and bool(run.under_way)
 
     def _heed(self, line: str) -> None:
-        what, order_id, words = line.rstrip("\n").split(" ", maxsplit=2)
         run = self.run
+        what, order_id, words = (*line.rstrip("\n").split(" ", maxsplit=2), "", "")[:3]
         match what:
             case "recorded":
                 run.begun.add(order_id)

@@ -1,7 +1,7 @@
 """The worker: starts a workflow for each order and runs them. This is the process that gets killed.
 
-It has no state and knows nothing of earlier crashes. Started again it does the same again: an order whose workflow exists
-is not started twice (the order's id is the instance's id), and what was under way goes on where it was.
+It has no state and knows nothing of earlier crashes. Started again it does the same again: an order whose workflow
+exists is not started twice (the order's id is the instance's id), and what was under way goes on where it was.
 
 What happens it says on stdout, one line each: `recorded ORD-1001 charge:1`, `replayed ORD-1001 charge:1` and
 `ended ORD-1001 completed`.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 
 from edda import EddaApp, WorkflowHandle
 from examples.orders.order import Order, read_orders
@@ -47,8 +48,9 @@ async def follow(handle: WorkflowHandle[Receipt]) -> None:
         say("ended", handle, COMPLETED)
 
 
-def say(*words: str) -> None:
-    print(*words, flush=True)
+def say(what: str, order_id: str, words: str) -> None:
+    sys.stdout.write(f"{what} {order_id} {words}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

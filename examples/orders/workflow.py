@@ -1,8 +1,8 @@
 """What happens to an order: reserve the goods, take the money, ship, write to the customer. Or undo what was done.
 
-`fulfil` is an ordinary async function. Each call of an activity is a step: its result is recorded, together with the rows
-that it wrote through `ctx.session`. After a crash the function runs again from the top, recorded steps return what they
-returned, and it goes on where it was. If it fails, the compensations of its completed steps run, newest first.
+`fulfil` is an ordinary async function. Each call of an activity is a step: its result is recorded, together with the
+rows that it wrote through `ctx.session`. After a crash the function runs again from the top, recorded steps return what
+they returned, and it goes on where it was. If it fails, the compensations of what it completed run, newest first.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ class Tables:
 
     async def outbox(self) -> list[dict[str, Any]]:
         """The outbox rows in the order in which their events were sent."""
-        names = ("id", "instance_id", "seq", "ordinal", "type", "source", "data", "blob", "content_type", "status")
+        names = ("id", "instance_id", "seq", "ordinal", "type", "source", "data", "bytes", "content_type", "status")
         outbox = table("edda_outbox", *map(column, names))
         async with self.engine.connect() as connection:
             rows = await connection.execute(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import edda
 from edda import (
@@ -51,7 +52,7 @@ def required(package: Distribution, *extras: str) -> set[str]:
         if requirement.marker is None or any(
             requirement.marker.evaluate({"extra": extra}) for extra in extras or ("",)
         ):
-            names.add(requirement.name.lower())
+            names.add(canonicalize_name(requirement.name))
     return names
 
 
@@ -132,7 +133,8 @@ def test_R005_the_core_dependencies_are_few_and_nothing_else_is_imported(
     order = program(DURABLE_ORDER + '            say(sorted({name.partition(".")[0] for name in sys.modules}))\n')
     order.run()
     names = ast.literal_eval(order.run()[-1])
-    distributions = {dist.lower() for name in names for dist in packages_distributions().get(name, [])}
+    owners = packages_distributions()
+    distributions = {canonicalize_name(dist) for name in names for dist in owners.get(name, [])}
     assert distributions - {"edda-framework", "setuptools"} <= everything_below(required(package) | {"greenlet"})
 
 

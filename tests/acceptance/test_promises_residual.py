@@ -152,7 +152,7 @@ async def test_R150_json_and_binary_events_may_be_mixed(apps: Apps, tables: Tabl
     await handle.result(timeout=SOON)
     as_json, as_bytes = await eventually(tables.outbox)
     assert '"order_id"' in as_json["data"]
-    assert as_json["blob"] is None
-    assert bytes(as_bytes["blob"]) == binary
+    assert as_json["bytes"] is None
+    assert bytes(as_bytes["bytes"]) == binary
     assert as_bytes["data"] is None
     assert as_bytes["content_type"] == "application/octet-stream"

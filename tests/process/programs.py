@@ -217,7 +217,10 @@ async def family(ctx: WorkflowContext, number: int, seed: int) -> list[Any]:
     """Three children at once, of which the last may fail and undo what it did."""
     first = await book(ctx, number, 5)
     children = await asyncio.gather(
-        sequence.run(number + 1, seed), waiting.run(number + 2, seed), saga.run(number + 3, seed), return_exceptions=True
+        sequence.run(number + 1, seed),
+        waiting.run(number + 2, seed),
+        saga.run(number + 3, seed),
+        return_exceptions=True,
     )
     return [first, [str(child) if isinstance(child, BaseException) else child for child in children]]
 

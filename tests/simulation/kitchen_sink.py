@@ -60,6 +60,7 @@ async def _work(ctx: edda.WorkflowContext, naps: int, *args: Any) -> None:
 
 
 NAPS: Final = (0.0, 0.0, 0.001, 0.004, 0.03, 0.3)
+SLEEPS: Final = (0.002, 0.01, 0.05, 0.3, 1.1, 1.4)
 
 
 @edda.activity
@@ -351,7 +352,7 @@ class Body:
         return "old code"
 
     async def sleep(self, number: int, option: int, children: list[Node]) -> Any:
-        await self._until(asyncio.sleep((0, 0.01, 0.05, 0.3, 1.1, 1.4)[option]), (0, 0.01, 0.05, 0.3, 1.1, 1.4)[option])
+        await self._until(asyncio.sleep(SLEEPS[option]), SLEEPS[option])
 
     async def timer(self, number: int, option: int, children: list[Node]) -> Any:
         seconds = (0.0, 0.02, 0.1, 0.5, 1.05, 1.3)[option]

@@ -224,8 +224,8 @@ class World:
                 raise
             self.records.violate("I52", str(error))
         finally:
-            guard.remove()
             self._put_away()
+            guard.remove()
         return self.records.violations
 
     def _now_us(self) -> int:
@@ -503,7 +503,7 @@ class World:
 class _Logs(logging.Handler):
     """While a world runs, the engine's log goes into its trace; what says that the engine broke is a violation."""
 
-    BROKEN = ("broke down", "cannot keep its lease")
+    BROKEN = ("broke down",)
 
     def __init__(self, world: World) -> None:
         super().__init__(logging.WARNING if world.trace is not None else logging.ERROR)

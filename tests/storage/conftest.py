@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -65,7 +65,7 @@ async def sql_store(request: pytest.FixtureRequest, urls: dict[str, str]) -> Asy
 
 
 @contextlib.asynccontextmanager
-async def opened(url: str) -> AsyncIterator[SqlStore]:
+async def opened(url: str) -> AsyncGenerator[SqlStore]:
     store = open_store(url)
     await store.open()
     try:

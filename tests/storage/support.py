@@ -39,6 +39,7 @@ def new(name: str, *, owner: WorkerId | None = None, workflow: str = "order", **
 
 
 def event(name: str, seq: int, claim: int = 1, kind: Kind = Kind.ACTIVITY_COMPLETED, **more: Any) -> HistoryEvent:
+    values: dict[str, Any] = {"input": '{"args": []}', "output": "1", **more}
     return HistoryEvent(
         instance_id=iid(name),
         seq=seq,
@@ -47,7 +48,7 @@ def event(name: str, seq: int, claim: int = 1, kind: Kind = Kind.ACTIVITY_COMPLE
         kind=kind.value,
         call_id=CallId(f"pay:{seq}"),
         name="pay",
-        **{"input": '{"args": []}', "output": "1", **more},
+        **values,
     )
 
 

@@ -224,14 +224,14 @@ def _settled(
     if commit.records:
         last = commit.records[-1]
         there = history.get((last.instance_id, last.seq)) == last.claim
+    elif not isinstance(commit.row, Park | Undo | End):
+        there = bool(commit.outbox) and _message_key(commit.outbox[-1]) in messages
     elif row is None:
         there = False
-    elif isinstance(commit.row, Park | End):
-        there = (row[1], row[2]) != (worker, commit.claim)
     elif isinstance(commit.row, Undo):
         there = row[2] == commit.claim and row[3] == Status.COMPENSATING
     else:
-        there = bool(commit.outbox) and _message_key(commit.outbox[-1]) in messages
+        there = (row[1], row[2]) != (worker, commit.claim)
     if not there:
         return None
     if isinstance(commit.row, Park) and row is not None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from edda.core.commit import Commit, End, Park, Undo, Verdict
+from edda.core.commit import Commit, End, Park, Stay, Undo, Verdict
 from edda.core.history import InstanceId, WorkerId
 from edda.core.lifecycle import CANCELLABLE, ENDED, SET_ASIDE, Status
 from edda.storage.sql.verb import Row
@@ -91,7 +91,7 @@ def targets(commits: Iterable[Commit]) -> list[InstanceId]:
     """The instances whose rows these commits may change, in the order in which everybody locks them."""
     found: set[InstanceId] = set()
     for commit in commits:
-        if isinstance(commit.row, Park | Undo | End):
+        if not isinstance(commit.row, Stay):
             found.add(commit.instance_id)
         if commit.wakes:
             found.update(commit.wakes)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from edda.core.commit import Batch, BatchOutcome, Commit, Creation, End, NewInstance, Park, Undo, Verdict
+from edda.core.commit import Batch, BatchOutcome, Commit, Creation, End, NewInstance, Park, Stay, Undo, Verdict
 from edda.core.history import InstanceId, WorkerId
 from edda.core.lifecycle import CANCELLABLE, ENDED, SET_ASIDE, Status
 from edda.storage.port import Fenced
@@ -233,33 +233,25 @@ def _params(worker: WorkerId, batch: Batch) -> tuple[Parts, list[Any], list[int]
     """Which parts, the parameters of the statement, and the places of the commits that need a verdict."""
     commits = batch.commits
     locked = targets(commits)
-    changing = [place for place, commit in enumerate(commits) if isinstance(commit.row, Park | Undo | End)]
-    judged = frozenset(changing)
+    changing = [place for place, commit in enumerate(commits) if not isinstance(commit.row, Stay)] if locked else []
+    numbered = _numbered(commits, frozenset(changing))
     params: list[Any] = [worker]
     if locked:
         params += [locked, worker, *_change_params(commits, changing)]
+        params += _columns([(place, woken) for place, commit in numbered for woken in commit.wakes], 2)
         params += _columns(
-            [(place, woken) for place, commit in _numbered(commits, judged) for woken in commit.wakes], 2
-        )
-        params += _columns(
-            [
-                (place, gone, commit.instance_id)
-                for place, commit in _numbered(commits, judged)
-                for gone in commit.cancels
-            ],
+            [(place, gone, commit.instance_id) for place, commit in numbered for gone in commit.cancels],
             3,
         )
     records = [record for commit in commits for record in commit.records]
     if records:
         if locked:
-            params.append([place for place, commit in _numbered(commits, judged) for _ in commit.records])
+            params.append([place for place, commit in numbered for _ in commit.records])
         params += zip(*records, strict=True)
-    messages = [
-        (place, *outbox_row(message)) for place, commit in _numbered(commits, judged) for message in commit.outbox
-    ]
+    messages = [(place, *outbox_row(message)) for place, commit in numbered for message in commit.outbox]
     if messages:
         params += zip(*messages, strict=True)
-    news = [(place, child) for place, commit in _numbered(commits, judged) for child in commit.children]
+    news = [(place, child) for place, commit in numbered for child in commit.children]
     news += [(NO_COMMIT, new) for new in batch.starts]
     if news:
         params += zip(*(_new_row(place, new) for place, new in news), strict=True)
