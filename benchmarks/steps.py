@@ -45,7 +45,7 @@ TAKE_OVER_SECONDS_MAX: Final = 60.0
 
 
 @activity
-async def add(ctx: WorkflowContext, number: int) -> dict[str, int]:
+async def add(ctx: WorkflowContext, number: int) -> dict[str, Any]:
     return {"number": number + 1}
 
 
@@ -75,7 +75,7 @@ MOMENTS = Moments()
 
 
 @activity
-async def tick(ctx: WorkflowContext, number: int) -> dict[str, int]:
+async def tick(ctx: WorkflowContext, number: int) -> dict[str, Any]:
     MOMENTS.steps.append((time.perf_counter(), time.process_time()))
     return {"number": number + 1}
 

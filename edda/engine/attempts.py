@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures.thread
+import contextlib
 import hashlib
 import logging
 from collections import deque
@@ -221,6 +222,8 @@ class Attempt:
 
     def interrupt(self) -> None:
         """Cancel the code. The outcome still comes, unless the code never began."""
+        if self.interrupting:
+            return
         self.interrupting = True
         if self.task is not None:
             self.task.cancel()
@@ -267,7 +270,7 @@ class Attempt:
             outcome.error = error
         if outcome.recorded is not None or run.transaction is None:
             return False
-        await asyncio.shield(run.transaction.rollback())
+        await _to_the_end(run.transaction.rollback())
         return (
             outcome.error is not None
             and not self.interrupting
@@ -320,6 +323,16 @@ class Attempt:
             f"Activity {self.order.name} ({self.order.call_id} of {self._client.instance_id}) took longer than its "
             f"timeout of {self.order.timeout} seconds"
         )
+
+
+async def _to_the_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for it however often we are cancelled meanwhile: an outcome must be told, and a connection given back."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    if (error := task.exception()) is not None:
+        log.warning("a transaction could not be rolled back: %s", error)
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

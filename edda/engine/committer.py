@@ -37,7 +37,7 @@ class _Waiting:
     commit: Commit | None
     start: NewInstance | None
     ack: Ack | None
-    started: asyncio.Future[Creation] | None
+    started: asyncio.Future[tuple[Creation, bool]] | None
 
 
 class Committer:
@@ -94,8 +94,11 @@ class Committer:
         self._queue.append(_Waiting(commit, None, ack, None))
         self._wake.set()
 
-    async def start(self, new: NewInstance) -> Creation:
-        """Queue a start; returns once it is durable."""
+    async def start(self, new: NewInstance) -> tuple[Creation, bool]:
+        """Queue a start; returns once it is durable. True: it was asked twice, as the first answer was lost.
+
+        Then an instance that "was there already", with this worker as its owner, is the one that it made itself.
+        """
         waiting = _Waiting(None, new, None, asyncio.get_running_loop().create_future())
         assert waiting.started is not None
         self._queue.append(waiting)
@@ -107,14 +110,19 @@ class Committer:
             await self._wake.wait()
             while self._queue:
                 count = min(len(self._queue), BATCH_COMMITS_MAX)
-                await self._deliver([self._queue.popleft() for _ in range(count)])
+                batch = [self._queue.popleft() for _ in range(count)]
+                try:
+                    await self._deliver(batch)
+                except asyncio.CancelledError:
+                    self._fail_starts(batch)
+                    raise
             self._wake.clear()
             if self._stopping:
                 return
 
     async def _deliver(self, waiting: list[_Waiting]) -> None:
         try:
-            outcome = await self._write(_batch_of(waiting))
+            outcome, asked_twice = await self._write(_batch_of(waiting))
         except Fenced:
             self._fail_starts(waiting)
             self._on_fenced()
@@ -126,9 +134,9 @@ class Committer:
                 self._refuse(waiting[0], error)
         else:
             self.batches += 1
-            self._acknowledge(waiting, outcome)
+            self._acknowledge(waiting, outcome, asked_twice=asked_twice)
 
-    def _acknowledge(self, waiting: list[_Waiting], outcome: BatchOutcome) -> None:
+    def _acknowledge(self, waiting: list[_Waiting], outcome: BatchOutcome, *, asked_twice: bool) -> None:
         verdicts = iter(outcome.verdicts)
         creations = iter(outcome.creations)
         for one in waiting:
@@ -140,7 +148,7 @@ class Committer:
             elif one.started is not None:
                 creation = next(creations)
                 if not one.started.done():
-                    one.started.set_result(creation)
+                    one.started.set_result((creation, asked_twice))
 
     def _refuse(self, one: _Waiting, error: StorageError) -> None:
         if one.ack is not None:
@@ -153,25 +161,30 @@ class Committer:
             if one.started is not None and not one.started.done():
                 one.started.set_exception(DatabaseUnavailableError("This worker was declared dead; start again."))
 
-    async def _write(self, batch: Batch) -> BatchOutcome:
-        """Write until the outcome is known: an absent database is waited for, a lost answer is looked up."""
+    async def _write(self, batch: Batch) -> tuple[BatchOutcome, bool]:
+        """Write until the outcome is known: an absent database is waited for, a lost answer is looked up.
+
+        True: an answer was lost.
+        """
         delay = 0.05
+        asked_twice = False
         while True:
             sent = self._environment.steady_us()
             try:
                 outcome = await self._store.write(self._worker, batch)
             except UnknownOutcome as error:
                 log.warning("no answer to a COMMIT, looking what became of it: %s", error)
+                asked_twice = True
                 settled = await self._settle(batch)
                 if settled is not None:
-                    return settled
+                    return settled, True
             except DatabaseUnavailableError as error:
                 log.warning("the database is away, %d commits wait for it: %s", len(batch.commits), error)
                 await asyncio.sleep(self._environment.jitter(delay))
                 delay = min(delay * 2, RETRY_SECONDS_MAX)
             else:
                 self._clock.learn(sent_us=sent, now_us=outcome.now_us)
-                return outcome
+                return outcome, asked_twice
 
     async def _settle(self, batch: Batch) -> BatchOutcome | None:
         """What became of a batch whose COMMIT went unanswered; what is not there is written anew.
@@ -182,7 +195,7 @@ class Committer:
         if all(verdict is None for verdict in verdicts):
             return None  # nothing landed, or there were only starts: the caller writes the whole batch again
         missing = tuple(c for c, verdict in zip(batch.commits, verdicts, strict=True) if verdict is None)
-        rest = await self._write(Batch(commits=missing, starts=batch.starts))
+        rest, _ = await self._write(Batch(commits=missing, starts=batch.starts))
         anew = iter(rest.verdicts)
         merged = tuple(next(anew) if verdict is None else verdict for verdict in verdicts)
         return BatchOutcome(now_us=rest.now_us, verdicts=merged, creations=rest.creations)

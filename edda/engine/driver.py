@@ -42,6 +42,9 @@ log = logging.getLogger("edda.engine")
 HOLD_US: Final = 1_000_000
 """A wait shorter than this is waited for in place: parking would cost two transactions."""
 
+REFUSED_AGAIN_SECONDS: Final = 5.0
+"""Between attempts to set an instance aside that the database refuses to set aside."""
+
 _ENDINGS: Final = frozenset({Kind.WORKFLOW_COMPLETED, Kind.WORKFLOW_FAILED, Kind.COMPENSATION_STARTED})
 """Rows that a commit refused with CANCEL_FIRST does not get a second time."""
 
@@ -353,10 +356,16 @@ class Driver:
         """The database will not have it, whatever we do: set the instance aside with the reason."""
         log.error("the database refuses what %s wants to write: %s", self.instance_id, error)
         if isinstance(commit.row, End) and commit.row.status is Status.QUARANTINED:
-            self._house.lost(self)
+            again = Write(row=commit.row)
+            asyncio.get_running_loop().call_later(REFUSED_AGAIN_SECONDS, self._write_again, again)
+            self._writing = True
             return
         self._instance.journal.withdraw(len(commit.records))
         self._set_aside(Status.QUARANTINED, error)
+
+    def _write_again(self, write: Write) -> None:
+        if not self.over:
+            self._write(write)
 
     def _set_aside(self, status: Status, error: BaseException) -> None:
         """Park it visibly, writing no history. A cancel needs no body: what is owed stands in history."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -226,14 +226,14 @@ class Worker:
         """Create an instance and run it here at once, if there is room."""
         if self.room > 0:
             new = replace(new, owner=WorkerId(self.id))
-        creation = await self._committer.start(new)
-        ours = creation.created or (creation.owner == self.id and creation.status is Status.RUNNING)
+        creation, asked_twice = await self._committer.start(new)
+        ours = creation.created or (asked_twice and creation.owner == self.id and creation.status is Status.RUNNING)
         if ours and new.owner is not None:
             self._adopt_new(new)
         return creation
 
     def _adopt_new(self, new: NewInstance) -> None:
-        if new.id in self.drivers or self.dead:
+        if self.dead:
             return
         now = self.clock.at_least_us()
         self._drive(
@@ -250,6 +250,8 @@ class Worker:
     def _drive(self, history: list[HistoryEvent], row: InstanceRow) -> None:
         workflow = self._workflows().get(row.workflow)
         assert workflow is not None, f"claimed {row.id} of workflow {row.workflow}, which is not registered here"
+        if row.id in self.drivers:  # two starts of one id, of which one found what the other had made
+            return
         driver = self.drivers[row.id] = Driver(self, row, history, workflow)
         driver.begin()
 
@@ -331,10 +333,21 @@ class Worker:
                 rest.append(row)
         if not rest:
             return
-        histories = await self._store.histories([row.id for row in rest])
+        histories = await self._read_histories([row.id for row in rest])
         for row in rest:
             if not self.dead:
                 self._drive(histories[row.id], row)
+
+    async def _read_histories(self, ids: list[InstanceId]) -> Mapping[InstanceId, list[HistoryEvent]]:
+        """Until it succeeds: these instances are ours, and nobody else will ever look after them."""
+        delay = 0.05
+        while True:
+            try:
+                return await self._store.histories(ids)
+            except StorageError as error:
+                log.warning("cannot read the histories of %d claimed instances: %s", len(ids), error)
+                await asyncio.sleep(self.environment.jitter(delay))
+                delay = min(delay * 2, 5.0)
 
     # -- wakes and cancels of what we hold ---------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,14 +64,14 @@ class Bank:
                 entry = (key, card, kind, amount_cents)
                 ledger.execute("insert into entry (key, card, kind, amount_cents) values (?, ?, ?, ?)", entry)
                 known = ledger.execute("select last_insert_rowid()").fetchone()
-        if flaky == 0:
+        if flaky == 0 or known is None:
             raise ConnectionError("the bank cannot be reached")
         if flaky == 1:
             raise ConnectionError("the bank moved the money, but its answer was lost")
         return f"BANK-{known[0]:06}"
 
     @contextmanager
-    def _ledger(self) -> Iterator[sqlite3.Connection]:
+    def _ledger(self) -> Generator[sqlite3.Connection, None, None]:
         """One transaction at the bank."""
         with closing(sqlite3.connect(self.path, isolation_level=None, timeout=30)) as connection:
             connection.execute("pragma synchronous = off")

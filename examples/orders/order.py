@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -46,14 +47,14 @@ class Article(BaseModel, frozen=True):
 def read_orders(count: int | None = None) -> list[Order]:
     """The first `count` orders, or all."""
     rows = list(_rows("orders.csv"))[:count]
-    return [Order.model_validate(row | {"items": _items(str(row["items"]))}) for row in rows]
+    return [Order.model_validate(row | {"items": _items(row["items"])}) for row in rows]
 
 
 def read_stock() -> list[Article]:
     return [Article.model_validate(row) for row in _rows("stock.csv")]
 
 
-def _rows(name: str) -> Iterator[dict[str, object]]:
+def _rows(name: str) -> Iterator[dict[str, Any]]:
     with (DATA / name).open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)
 

@@ -96,9 +96,10 @@ class Supervisor:
             worker = await self._start_worker()
             try:
                 killed = await self._watch(worker)
+            except BaseException:
+                worker.kill()
+                raise
             finally:
-                if worker.returncode is None:
-                    worker.kill()
                 await worker.wait()
             if not killed and (worker.returncode != 0 or len(run.outcomes) < run.total):
                 raise WorkerFailedError(f"worker {run.workers} ended by itself, with code {worker.returncode}")

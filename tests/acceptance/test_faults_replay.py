@@ -46,21 +46,23 @@ class OutOfStock(Exception):
 
 
 @pytest.mark.parametrize(
-    "raised", [TerminalError("gone"), OutOfStock("hat", 3), ValueError("no"), KeyError("k")], ids=repr
+    ("error", "args"), [(TerminalError, ("gone",)), (OutOfStock, ("hat", 3)), (ValueError, ("no",)), (KeyError, ("k",))]
 )
-async def test_W17_an_error_is_the_same_on_replay_and_caught_by_the_same_clause(apps: Apps, raised: Exception) -> None:
+async def test_W17_an_error_is_the_same_on_replay_and_caught_by_the_same_clause(
+    apps: Apps, error: type[Exception], args: tuple[object, ...]
+) -> None:
     gate, caught = Gate(), list[Exception]()
 
     @activity
     async def failing(ctx: WorkflowContext) -> None:
-        raise raised
+        raise error(*args)
 
     @workflow
     async def careful(ctx: WorkflowContext) -> str:
         try:
             await failing(ctx)
-        except (TerminalError, RetryExhaustedError) as error:
-            caught.append(error)
+        except (TerminalError, RetryExhaustedError) as seen:
+            caught.append(seen)
         await gate.pass_(ctx)
         return "went on"
 
@@ -68,12 +70,11 @@ async def test_W17_an_error_is_the_same_on_replay_and_caught_by_the_same_clause(
     assert await (await apps.restart_at(gate, handle)).result(timeout=SOON) == "went on"
     live, replayed = caught
     assert (type(live), str(live)) == (type(replayed), str(replayed))
-    if not isinstance(raised, TerminalError):
+    if error is not TerminalError:
         assert isinstance(replayed, RetryExhaustedError)
         live, replayed = live.__cause__, replayed.__cause__  # type: ignore[assignment]
-        assert (type(live), live.args) == (type(replayed), replayed.args) == (type(raised), raised.args)
-    if isinstance(raised, OutOfStock):
-        assert isinstance(replayed, OutOfStock)
+    assert (type(live), live.args) == (type(replayed), replayed.args) == (error, args)
+    if isinstance(replayed, OutOfStock):
         assert (replayed.item, replayed.missing) == ("hat", 3)
 
 

@@ -1,7 +1,7 @@
 """The verdict: a dump of the database, read by SQL alone, against the laws that no crash may break.
 
-It must not import the engine: what it knows are tables, statuses and names of history kinds, as a user would. A law is a
-function from a dump to violations; `docs` of the laws are in the specification's list of invariants (I1, I2, ...).
+It must not import the engine: what it knows are tables, statuses and names of history kinds, as a user would. A law is
+a function from a dump to violations; its number is that of the invariant which it checks (I1, I2, ...).
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ _INSTANCES: Final = (
     "SELECT id, workflow, status, reason, owner, claim, crashes, input, output, error, parent_id, "
     "CASE WHEN cancel_requested_at_us IS NULL THEN 0 ELSE 1 END FROM edda_instance"
 )
-_HISTORY: Final = "SELECT instance_id, seq, claim, at_us, kind, call_id, name, output, meta FROM edda_history ORDER BY instance_id, seq"
+_HISTORY: Final = "SELECT instance_id, seq, claim, at_us, kind, call_id, name, output, meta FROM edda_history "
+    "ORDER BY instance_id, seq"
 _EFFECTS: Final = f"SELECT instance_id, call_id, kind, attempt, worker FROM {programs.EFFECT}"
 _WORKERS: Final = "SELECT state, count(*) FROM edda_worker GROUP BY state"
 _STATUSES: Final = "SELECT status, count(*) FROM edda_instance GROUP BY status"
@@ -418,7 +419,7 @@ def no_late_entry(dump: Dump, logs: Sequence[Mapping[str, Any]]) -> Iterator[Vio
         late = line["at"] - event.at_us / 1e6 if event is not None else 0.0
         if late > ZOMBIE_SECONDS and died.get(line["w"], line["at"] + 1) > line["at"]:
             yield Violation(
-                "I12", line["i"], f"{line['c']} was entered by {line['w']} {late:.2f} s after its completion"
+                "I12", line["i"], f"{line['c']} was entered by {line['w']}, completed {late:.2f} s ago"
             )
 
 

@@ -27,7 +27,7 @@ from typing import Any, Final
 from tests.databases import available, fresh_database
 from tests.process import checker, programs
 from tests.process.checker import Dump, Growth, Violation
-from tests.process.nemesis import TICK_SECONDS, Appetite, Deed, Nemesis, poll, python
+from tests.process.nemesis import TICK_SECONDS, Appetite, Deed, Nemesis, poll
 from tests.process.worker_main import instance_id, read_log
 
 SNAPSHOT_SECONDS: Final = 20.0
@@ -116,7 +116,7 @@ class Run:
         self._snapshot: Future[list[Violation]] | None = None
         self._reader = ThreadPoolExecutor(max_workers=1)
         self._nemesis = Nemesis(
-            command=self._command,
+            arguments=self._arguments,
             slots=plan.slots,
             random=Random(plan.seed),
             appetite=plan.appetite,
@@ -130,18 +130,18 @@ class Run:
     def _log_path(self, slot: int) -> Path:
         return self._directory / f"slot-{slot}.jsonl"
 
-    def _command(self, slot: int) -> list[str]:
+    def _arguments(self, slot: int) -> list[str]:
         plan = self._plan
         url = self._url
         if not plan.presence and plan.database == "postgresql":
             url += "?pgbouncer=1"
-        return python(
-            "tests.process.worker_main",
+        arguments = (
             *("--url", url, "--log", self._log_path(slot), "--slot", slot, "--slots", plan.slots),
             *("--workflows", plan.workflows, "--rate", plan.workflows / plan.slots / plan.seconds),
             *("--lease", plan.lease, "--seed", plan.seed),
             *(() if plan.presence else ("--no-presence",)),
         )
+        return list(map(str, arguments))
 
     def _logs(self) -> list[dict[str, Any]]:
         paths = [self._log_path(slot) for slot in range(self._plan.slots)]
@@ -283,7 +283,7 @@ class Run:
             "SIGTERMs": nemesis.count("terminate"),
             "takeovers": len(reaps),
             "instances taken over": sum(len(line["freed"]) + len(line["quarantined"]) for line in reaps),
-            "quarantined": sum(len(line["quarantined"]) for line in reaps),
+            "quarantined, and repaired": sum(len(line["quarantined"]) for line in reaps),
             "workers refused after a pause": len(refused),
             "of them at a late commit": f"{len(late)} {dict(Counter(x['where'] for x in logs if x['e'] == 'fenced'))}",
             "claims lost": sum(len(line["ids"]) for line in logs if line["e"] == "claim-lost"),

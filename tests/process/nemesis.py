@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +15,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-ROOT: Final = Path(__file__).parents[2]
+from tests.process.zygote import Child, Zygote
+
 AMBUSH_SECONDS: Final = 1.0
 """An ambush that nobody walked into for so long becomes an ordinary kill or stop."""
 TICK_SECONDS: Final = 0.02
@@ -38,7 +37,7 @@ class Slot:
     """A place for one process; when that is gone the next one comes."""
 
     number: int
-    process: subprocess.Popen[bytes] | None = None
+    process: Child | None = None
     stopped_until: float | None = None
     ambushed: tuple[float, signal.Signals] | None = None
     terminating_since: float | None = None
@@ -86,39 +85,36 @@ class Appetite:
 
 @dataclass(slots=True)
 class Nemesis:
-    """`command(slot)` is what runs there; `boots` tells whether a process has come so far that a strike means something."""
+    """`arguments(slot)` is what the process there gets; `boots` tells whether one has come so far that a strike means
+    something."""
 
-    command: Callable[[int], list[str]]
+    arguments: Callable[[int], list[str]]
     slots: int
     random: Random
     appetite: Appetite
     directory: Path
-    environment: dict[str, str] = field(default_factory=dict[str, str])
     prefer: Callable[[], int | None] = lambda: None
     """The pid that most strikes should go to, where one process is special."""
     boots: Callable[[int], bool] = lambda pid: True
     deeds: list[Deed] = field(default_factory=list[Deed])
     troubles: list[str] = field(default_factory=list[str])
     """Processes that ended though nobody had asked them to."""
+    _zygote: Zygote | None = None
     _slots: list[Slot] = field(default_factory=list[Slot])
     _due: dict[str, float] = field(default_factory=dict[str, float])
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
+        self._zygote = Zygote(errors=self.directory / "stderr-zygote")
         self._slots = [Slot(number) for number in range(self.slots)]
         for slot in self._slots:
             self._spawn(slot)
 
     def _spawn(self, slot: Slot) -> None:
-        with (self.directory / f"stderr-{slot.number}").open("ab") as errors:
-            slot.process = subprocess.Popen(
-                self.command(slot.number),
-                cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": str(ROOT)} | self.environment,
-                stdout=errors,
-                stderr=errors,
-            )
+        assert self._zygote is not None
+        errors = self.directory / f"stderr-{slot.number}"
+        slot.process = self._zygote.spawn(slot.number, self.arguments(slot.number), errors=errors)
         self._note("spawn", slot)
 
     def end(self, *, seconds_max: float = 30.0) -> None:
@@ -130,23 +126,24 @@ class Nemesis:
                     self._note("terminate", slot)
                 os.kill(slot.pid, signal.SIGTERM)
         for slot in self._slots:
-            if slot.process is None:
-                continue
-            try:
-                code = slot.process.wait(timeout=seconds_max)
-                if code != 0:
+            if slot.process is not None:
+                code = slot.process.wait(seconds_max)
+                if code is None:
+                    self.troubles.append(
+                        f"pid {slot.pid} (slot {slot.number}) did not end {seconds_max} s after SIGTERM"
+                    )
+                elif code != 0:
                     self.troubles.append(f"pid {slot.pid} (slot {slot.number}) ended with {code} after SIGTERM")
-            except subprocess.TimeoutExpired:
-                self.troubles.append(f"pid {slot.pid} (slot {slot.number}) did not end {seconds_max} s after SIGTERM")
-                slot.process.kill()
-                slot.process.wait()
 
     def abort(self) -> None:
         """Kill everything, whatever state it is in."""
         for slot in self._slots:
             if slot.process is not None and slot.process.poll() is None:
-                slot.process.kill()
+                os.kill(slot.pid, signal.SIGKILL)
                 slot.process.wait()
+        if self._zygote is not None:
+            self._zygote.close()
+            self._zygote = None
 
     # -- striking ----------------------------------------------------------------------------------------------------
 
@@ -255,7 +252,3 @@ def _is_stopped(pid: int) -> bool:
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] in "Tt"
-
-
-def python(module: str, *arguments: object) -> list[str]:
-    return [sys.executable, "-m", module, *map(str, arguments)]

@@ -26,8 +26,10 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from edda import EddaApp, NotCancellableError
-from edda.storage.port import Fenced
+from edda import EddaApp, NotCancellableError, NotRepairableError
+from edda.core.lifecycle import Status
+from edda.exceptions import StorageError
+from edda.storage.port import Fenced, UnknownOutcome
 from edda.storage.sql import session_server, session_sqlite
 from tests.process import programs
 
@@ -95,7 +97,7 @@ class WatchedStore:
         self._store = store
         self._log = log
         self._ambush = ambush
-        self.worker: Any = None  # set by the app
+        self.engine: Any = None  # once there is one
         store.on_statement = self._on_statement_sync if store.database.url.kind == "sqlite" else self._on_statement
 
     def __getattr__(self, name: str) -> Any:
@@ -153,7 +155,7 @@ class WatchedStore:
         return reaped
 
     async def retire(self, worker: Any) -> None:
-        held = list(self.worker().drivers) if self.worker() is not None else []
+        held = list(self.engine.worker.drivers) if self.engine is not None and self.engine.worker is not None else []
         await self._store.retire(worker)
         self._log("retire", worker=worker, held=held)
 
@@ -232,9 +234,12 @@ class WatchedApp(EddaApp):
         store: Any = super()._make_store()
         if not self._presence:  # the seam for servers that know no `?pgbouncer=1`
             store.database.has_presence = False
-        watched = WatchedStore(store, self._log, self._ambush)
-        watched.worker = lambda: self._engine.worker if self._engine is not None else None
-        return watched
+        self.watched = WatchedStore(store, self._log, self._ambush)
+        return self.watched
+
+    async def initialize(self) -> None:
+        await super().initialize()
+        self.watched.engine = self._engine
 
 
 # -- starting workflows ------------------------------------------------------------------------------------------------
@@ -310,6 +315,19 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
             yield json.loads(line)
 
 
+async def repair(app: WatchedApp, log: Log) -> None:
+    """What was quarantined is taken up again, as a person would do it who sees that nothing is wrong with it.
+
+    A nemesis kills three processes in a row that all hold the same innocent instance; that is what the count is for.
+    """
+    while True:
+        await asyncio.sleep(2.0)
+        with contextlib.suppress(StorageError, UnknownOutcome, NotRepairableError):
+            for row in await app.watched.list_instances(status=Status.QUARANTINED):
+                await app.handle(row.id).retry()
+                log("repaired", i=row.id)
+
+
 # -- the process -------------------------------------------------------------------------------------------------------
 
 
@@ -337,6 +355,11 @@ async def main(options: argparse.Namespace, log: Log) -> None:
     log("up", worker=app.worker_id)
     starter = asyncio.create_task(Starter(app, log, options, done).run())
     starter.add_done_callback(lambda task: task.cancelled() or task.result())
+    if options.slot == 0:
+        repairing = asyncio.create_task(repair(app, log))
+        terminated_first = asyncio.create_task(terminated.wait())
+        await asyncio.wait({terminated_first, repairing}, return_when=asyncio.FIRST_COMPLETED)
+        repairing.cancel()
     await terminated.wait()
     log("terminating", worker=app.worker_id)
     starter.cancel()
@@ -360,8 +383,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def run(arguments: list[str]) -> None:
+    """The whole process."""
+    options = parse(arguments)
+    log = Log(options.log)
+    logging.getLogger().addHandler(LogHandler(log))
+    asyncio.run(main(options, log))
+
+
 if __name__ == "__main__":
-    chosen = parse(sys.argv[1:])
-    to_file = Log(chosen.log)
-    logging.getLogger().addHandler(LogHandler(to_file))
-    asyncio.run(main(chosen, to_file))
+    run(sys.argv[1:])

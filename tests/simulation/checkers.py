@@ -479,13 +479,12 @@ def replay(world: World, row: InstanceRow, history: list[HistoryEvent]) -> tuple
         root = body.loop.root
         if body.new_patches and row.status in (Status.COMPLETED, Status.FAILED):
             return f"patches {body.new_patches} are not recorded", None
+        if row.status in (Status.COMPLETED, Status.FAILED) and not root.done():
+            return f"it is {row.status}, and a replay waits for {body._pending_in_words()}", None
+        raised = root.done() and (root.cancelled() or root.exception() is not None)
         if row.status is Status.COMPLETED:
-            if not root.done():
-                return f"the body waits for {body._pending_in_words()}", None
-            if root.exception() is not None:
-                return f"the body raises {root.exception()!r}", None
-            return "", root.result()
-        if row.status is Status.FAILED and not (root.done() and root.exception() is not None):
+            return ("it completed, and a replay raises", None) if raised else ("", root.result())
+        if row.status is Status.FAILED and not raised:
             return "it failed, and a replay does not", None
     except Exception as error:
         return f"{type(error).__name__}: {error}", None

@@ -88,7 +88,11 @@ def run_many(
     gc.freeze()
     try:
         for seed in seeds:
-            result = play(scenario(seed))
+            try:
+                result = play(scenario(seed))
+            except BaseException as error:
+                error.add_note(f"seed {seed}")
+                raise
             report.add(result)
             if report.schedules % COLLECT_EVERY == 0:
                 gc.collect()

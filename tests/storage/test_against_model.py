@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -29,6 +30,9 @@ from tests.storage.support import FAR, LONG_AGO, World, iid, message, new, selec
 WORKERS = [WorkerId(f"w{number}") for number in range(3)]
 NAMES = [iid(name) for name in ("a", "b", "c", "d", "e", "A")]
 WORKFLOWS = ("order", "other")
+
+EXAMPLES = {"sqlite": 10, "sqlite_memory": 60, "postgresql": 10, "mysql": 6}
+"""How many histories of 30 steps; `EDDA_EXAMPLES=50` makes them fifty times as many."""
 
 names = st.sampled_from(NAMES)
 workers = st.sampled_from(WORKERS)
@@ -276,7 +280,7 @@ def comparable(answer: Any, now_us: int) -> Any:
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_a_store_answers_like_the_model(kind: str, urls: dict[str, str]) -> None:
     url = url_of(urls, kind)
-    examples = {"sqlite": 40, "sqlite_memory": 150}.get(kind, 15)
+    examples = EXAMPLES[kind] * int(os.environ.get("EDDA_EXAMPLES", "1"))
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         store = runner.run(stack.enter_async_context(opened(url)))
