@@ -108,8 +108,17 @@ class Client(Protocol):
     workflow_name: str
 
     async def commit_inside(self, outcome: Outcome, transaction: UserTransaction) -> bool:
-        """Record the outcome inside the user's transaction and commit it. False: the claim is lost."""
+        """Record the outcome inside the user's transaction and commit it. False: the claim is lost.
+
+        To be called between `take_turn` and `give_turn`.
+        """
         ...
+
+    async def take_turn(self) -> None:
+        """Wait for this instance's turn to write; nothing else of it is written until `give_turn`."""
+        ...
+
+    def give_turn(self) -> None: ...
 
     def attempt_ended(self, outcome: Outcome) -> None: ...
 
@@ -259,6 +268,7 @@ class Attempt:
             outcome.outbox = run.outbox
             transaction = run.transaction
             if transaction is not None and await transaction.flush():
+                await run.take_turn()
                 self.dropped = not await self._client.commit_inside(outcome, transaction)
         except asyncio.CancelledError:
             outcome.interrupted = self.interrupting or self.dropped
@@ -268,9 +278,13 @@ class Attempt:
             raise
         except BaseException as error:
             outcome.error = error
-        if outcome.recorded is not None or run.transaction is None:
+        if run.transaction is None:
             return False
-        await _to_the_end(run.transaction.rollback())
+        if outcome.recorded is None:
+            await _to_the_end(run.transaction.rollback())
+        run.give_turn()
+        if outcome.recorded is not None:
+            return False
         return (
             outcome.error is not None
             and not self.interrupting
@@ -346,7 +360,9 @@ class AttemptRun:
 
     def __init__(self, attempts: Attempts, client: Client, order: Order) -> None:
         self._attempts = attempts
+        self._client = client
         self._order = order
+        self._has_turn = False
         self.instance_id = client.instance_id
         self.workflow_name = client.workflow_name
         self.worker_id = attempts.worker()
@@ -392,9 +408,24 @@ class AttemptRun:
                 "Write it as `async def`."
             )
         if self.transaction is None:
-            label = f"{self._order.call_id} of {self.instance_id}"
-            self.transaction = self._attempts.store.transaction(self._attempts.worker(), label=label)
+            store = self._attempts.store
+            self.transaction = store.transaction(
+                self._attempts.worker(),
+                label=f"{self._order.call_id} of {self.instance_id}",
+                before_open=self.take_turn if store.sessions_exclude_writes else None,
+            )
         return self.transaction.session
+
+    async def take_turn(self) -> None:
+        """Our instance's turn to write: always before the database's only writer, or each would wait for the other."""
+        if not self._has_turn:
+            await self._client.take_turn()
+            self._has_turn = True
+
+    def give_turn(self) -> None:
+        if self._has_turn:
+            self._has_turn = False
+            self._client.give_turn()
 
     @property
     def in_transaction(self) -> bool:

@@ -181,20 +181,27 @@ class BodyPhase:
         self._loop.drain()
         while not self._loop.root.done():
             self._collect()
-            if self._instants:
+            if (
+                arrived and isinstance(arrived[0], Outcome) and arrived[0].recorded is not None
+            ):  # it has its `seq` already
+                self._deliver_first()
+            elif self._instants:
                 self._perform(self._instants.pop(next(iter(self._instants))))
             elif arrived:
-                arrival = arrived.popleft()
-                if isinstance(arrival, Outcome):
-                    self._deliver_outcome(arrival)
-                elif isinstance(arrival, TimerDue):
-                    self._deliver_timer(arrival)
-                else:
-                    self._deliver_child_end(arrival)
+                self._deliver_first()
             else:
                 return
             self._loop.drain()
         self._collect()
+
+    def _deliver_first(self) -> None:
+        arrival = self._instance.arrived.popleft()
+        if isinstance(arrival, Outcome):
+            self._deliver_outcome(arrival)
+        elif isinstance(arrival, TimerDue):
+            self._deliver_timer(arrival)
+        else:
+            self._deliver_child_end(arrival)
 
     def _deliver_outcome(self, outcome: Outcome) -> None:
         recorded = self._record_outcome(outcome)

@@ -160,19 +160,15 @@ class Driver:
             self._schedule()
 
     async def commit_inside(self, outcome: Outcome, transaction: UserTransaction) -> bool:
-        """Record a success inside the user's own transaction. Takes this instance's turn to write."""
-        await self._turn_to_write()
+        """Record a success inside the user's own transaction. The attempt has this instance's turn to write."""
         instance = self._instance
+        event = self._draft_success(outcome)
+        commit, news = instance.draft.take(STAY), instance.draft.take_news()
         try:
-            event = self._draft_success(outcome)
-            commit, news = instance.draft.take(STAY), instance.draft.take_news()
-            try:
-                verdict = await self._commit_with(transaction, commit)
-            except BaseException:
-                instance.draft.restore(commit, without=frozenset({event.kind}), outbox=False)
-                raise
-        finally:
-            self._next_turn()
+            verdict = await self._commit_with(transaction, commit)
+        except BaseException:
+            instance.draft.restore(commit, without=frozenset({event.kind}), outbox=False)
+            raise
         if verdict is not Verdict.COMMITTED:
             self._house.lost(self)
             return False
@@ -198,7 +194,8 @@ class Driver:
                 ) from None
             return settled
 
-    async def _turn_to_write(self) -> None:
+    async def take_turn(self) -> None:
+        """Wait until no write of this instance is in flight, and let none begin until `give_turn`."""
         if self._writing:
             waiter = asyncio.get_running_loop().create_future()
             self._slot_waiters.append(waiter)
@@ -206,11 +203,11 @@ class Driver:
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
-                    self._next_turn()
+                    self.give_turn()
                 raise
         self._writing = True
 
-    def _next_turn(self) -> None:
+    def give_turn(self) -> None:
         """Whoever waits to write inside a transaction goes first; then the pump."""
         self._writing = False
         while self._slot_waiters:
@@ -325,7 +322,7 @@ class Driver:
             self._instance.draft.restore(commit, without=_ENDINGS)
             self._instance.cancel_requested = True
             self._enter(SettlingPhase.cancelling(self._instance))
-            self._next_turn()
+            self.give_turn()
         else:
             self._tell(news)
             self._written(commit, woken=verdict is Verdict.WOKEN)
@@ -348,9 +345,9 @@ class Driver:
                 begun = undoing(self._instance.journal.events)
                 assert begun is not None
                 self._phase = UndoingPhase(self._instance, begun)
-                self._next_turn()
+                self.give_turn()
             case _:
-                self._next_turn()
+                self.give_turn()
 
     def _refused(self, commit: Commit, error: StorageError) -> None:
         """The database will not have it, whatever we do: set the instance aside with the reason."""

@@ -135,10 +135,10 @@ class Engine:
             self._joining = asyncio.get_running_loop().create_task(self._rejoin(dead), name="edda-join")
 
     async def _rejoin(self, dead: Worker) -> None:
-        await dead.after_death()
         delay = 0.1
         while not self._stopping:
             try:
+                await dead.after_death()
                 await self._join()
                 return
             except Exception as error:

@@ -7,6 +7,7 @@ dead, and then the renewals stop on purpose. It never judges others, and it deci
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
 import threading
@@ -83,7 +84,8 @@ class Heartbeat:
         if self._pulse is not None:
             self._pulse.cancel()
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stop.set)
+            with contextlib.suppress(RuntimeError):  # it has ended by itself: the worker was found dead
+                self._loop.call_soon_threadsafe(self._stop.set)
         else:
             self._stop.set()
         if self._task is not None:

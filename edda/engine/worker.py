@@ -325,6 +325,8 @@ class Worker:
         """Resume what is resident, replay the rest."""
         rest: list[InstanceRow] = []
         for row in rows:
+            if (old := self.drivers.pop(row.id, None)) is not None:
+                old.drop()  # its park is durable, or we could not have claimed; it has not been told yet
             driver = self._residents.take(row.id, claim=row.claim)
             if driver is not None:
                 self.drivers[row.id] = driver
@@ -440,7 +442,7 @@ class Worker:
 
     def released(self, driver: Driver, *, due_us: int | None, woken: bool) -> None:
         """Parked. Kept in memory where there is room; its timer is remembered, so that it is punctual."""
-        self.drivers.pop(driver.instance_id, None)
+        del self.drivers[driver.instance_id]
         self._residents.keep(driver)
         if woken:
             self.want([driver.instance_id])
@@ -451,7 +453,7 @@ class Worker:
 
     def ended(self, driver: Driver, end: End) -> None:
         had_no_room = self.room <= 0
-        self.drivers.pop(driver.instance_id, None)
+        del self.drivers[driver.instance_id]
         self._endings.ended(driver, end)
         if had_no_room:
             self._hint.set()

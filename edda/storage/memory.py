@@ -13,7 +13,7 @@ drivers. Laws:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -434,7 +434,11 @@ class MemoryStore:
 
     # -- the user's own rows -----------------------------------------------------------------------------------------
 
-    def transaction(self, worker: WorkerId, *, label: str) -> UserTransaction:
+    sessions_exclude_writes = False
+
+    def transaction(
+        self, worker: WorkerId, *, label: str, before_open: Callable[[], Awaitable[None]] | None = None
+    ) -> UserTransaction:
         return _MemoryTransaction(self, worker)
 
     def is_serialization_failure(self, error: BaseException) -> bool:

@@ -11,7 +11,7 @@ Laws, for every back end:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -267,8 +267,18 @@ class Store(Protocol):
 
     # -- the user's own rows -----------------------------------------------------------------------------------------
 
-    def transaction(self, worker: WorkerId, *, label: str) -> UserTransaction:
-        """The transaction behind one `ctx.session`. `label` names the activity in warnings."""
+    @property
+    def sessions_exclude_writes(self) -> bool:
+        """An open `transaction` keeps `write` waiting (SQLite has one writer)."""
+        ...
+
+    def transaction(
+        self, worker: WorkerId, *, label: str, before_open: Callable[[], Awaitable[None]] | None = None
+    ) -> UserTransaction:
+        """The transaction behind one `ctx.session`. `label` names the activity in warnings.
+
+        `before_open` is awaited before the first statement opens it.
+        """
         ...
 
     def is_serialization_failure(self, error: BaseException) -> bool:

@@ -27,11 +27,13 @@ async def demo(place: Place, orders: list[Order], *, kills: int, seed: int) -> i
         return 2
     bank = Bank(place.bank)
     bank.open()
-    print(f"{len(orders)} orders; their worker is going to be killed {kills} times with SIGKILL.\n")
+    print(f"{len(orders)} orders, a workflow for each. Their worker gets killed {kills} times, with SIGKILL.\n")
     progress = Progress(len(orders))
     run = await Supervisor(place, orders=len(orders), kills=kills, seed=seed, progress=progress).supervise()
     print(f"\n{table(run, await count_steps(place.db_url, orders), bank)}\n")
-    return await verify(place, orders)
+    code = await verify(place, orders)
+    print("\nWhat ran is examples/orders/workflow.py; python -m examples.orders --help shows what else there is.")
+    return code
 
 
 async def verify(place: Place, orders: list[Order]) -> int:

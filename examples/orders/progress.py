@@ -52,7 +52,7 @@ class Progress:
 
     def _draw(self) -> None:
         self._shown = time.monotonic()
-        numbers = f"{self._done:>4} of {self._total} orders  {self.seconds:5.1f} s  {self._doing:<22}"
+        numbers = f"{self._done:>4} of {self._total} orders  {self.seconds:5.1f} s  {self._doing:<15}"
         if not self._live:
             self._write(f"{numbers.rstrip()}\n")
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from examples.orders.bank import Bank
 from examples.orders.books import Books
 from examples.orders.order import Order
 from examples.orders.refusals import COMPLETED, REFUSALS
-from examples.orders.supervisor import Run
+from examples.orders.supervisor import Kill, Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,37 +39,37 @@ async def count_steps(db_url: str, orders: Iterable[Order]) -> Steps:
 
 def table(run: Run, steps: Steps, bank: Bank) -> str:
     """Everything there is to tell about a run, as lines of at most 80 columns."""
-    return "\n".join(f"  {title:<16}{text}".rstrip() for title, text in _rows(run, steps, bank))
+    return "\n".join(f"  {title:<15}{text}".rstrip() for title, text in _rows(run, steps, bank))
 
 
 def _rows(run: Run, steps: Steps, bank: Bank) -> Iterator[tuple[str, str]]:
     outcomes = Counter(run.outcomes.values())
-    title = "Orders"
-    for outcome in (COMPLETED, *(refusal.outcome for refusal in REFUSALS)):
-        yield title, f"{outcomes[outcome]:>6,}  {outcome}"
-        title = ""
+    names = (COMPLETED, *(refusal.outcome for refusal in REFUSALS))
+    yield from _group("Orders", (f"{outcomes[name]:>6,}  {name}" for name in names))
     yield "", ""
     yield "Activities", f"{steps.executed:>6,}  executed, and their results recorded"
-    yield "", f"{run.replayed:>6,}  replayed from history, without executing them again"
+    yield "", f"{run.replayed:>6,}  replayed from history after a kill, not executed again"
     yield "", f"{steps.retried:>6,}  attempts failed and were retried"
     yield "Compensations", f"{steps.compensations:>6,}  executed"
-    yield "Bank", f"{bank.repeated_requests():>6,}  repeated requests, recognised by their idempotency key"
-    yield "", ""
-    title = "Kills"
-    for kill in run.kills:
-        text = f"{kill.at_share:>6.0%}  done, {len(kill.under_way)} orders under way; "
-        if kill.recovery_seconds is not None:
-            text += f"they went on after {kill.recovery_seconds:.2f} s"
-        yield title, text
-        title = ""
+    yield "Bank", f"{bank.repeated_requests():>6,}  repeated requests, known by their idempotency key"
+    if run.kills:
+        yield "", ""
+    yield from _group("Kills", map(_kill, run.kills))
+
+
+def _group(title: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    yield from zip(itertools.chain([title], itertools.repeat("")), texts, strict=False)
+
+
+def _kill(kill: Kill) -> str:
+    recovery = "" if kill.recovery_seconds is None else f", next record after {kill.recovery_seconds:.2f} s"
+    return f"{kill.at_share:>6.0%}  done, {len(kill.under_way)} orders under way{recovery}"
 
 
 def verdict(books: Books, differences: list[str]) -> str:
     """One line if the books are right, else one for each difference as well."""
     if differences:
-        return "\n".join([f"THE BOOKS ARE WRONG, {len(differences)} differences:", *(f"  {d}" for d in differences)])
+        count = "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
+        return "\n".join([f"THE BOOKS ARE WRONG, {count}:", *(f"  {line}" for line in differences)])
     captured, refunded = (f"€{books.cents(kind) / 100:,.2f}" for kind in ("captured", "refunded"))
-    return (
-        f"The books are right: {len(books.outcomes)} orders and {books.rows:,} effects, none missing, none twice; "
-        f"{captured} captured, {refunded} refunded."
-    )
+    return f"The books are right: {books.rows:,} rows, none missing, none twice; {captured} − {refunded} refunded."

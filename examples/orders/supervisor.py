@@ -51,7 +51,7 @@ class Kill:
     under_way: frozenset[str] = frozenset()
     """Orders that had begun and not ended."""
     recovery_seconds: float | None = None
-    """Until the next worker had recorded a step of one of these orders."""
+    """Until the next worker had recorded its first step: its start, taking over, and the step itself."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -119,20 +119,18 @@ class Supervisor:
     async def _watch(self, worker: Process) -> bool:
         """Listen to a worker to its end. True: we were its end."""
         assert worker.stdout is not None
-        killed = False
+        kill: Kill | None = None
         while line := await self._next_line(worker.stdout):
             if not line.endswith("\n"):
                 break  # its last word was cut off
             self._heed(line)
-            if not killed and self._is_time_to_kill():
-                killed = True
+            if kill is None and self._is_time_to_kill():
                 await asyncio.sleep(self._chance.uniform(0, 0.01))  # anywhere between two lines
                 worker.kill()
-                self.run.kills.append(Kill(at_share=self.run.share, at_seconds=time.monotonic()))
-        if killed:
-            # Only now: what it said before it died has to be heard first.
-            self.run.kills[-1] = replace(self.run.kills[-1], under_way=self.run.under_way)
-        return killed
+                kill = Kill(at_share=self.run.share, at_seconds=time.monotonic())
+        if kill is not None:
+            self._note_kill(kill)
+        return kill is not None
 
     async def _next_line(self, lines: asyncio.StreamReader) -> str:
         try:
@@ -154,24 +152,33 @@ class Supervisor:
         match what:
             case "recorded":
                 run.begun.add(order_id)
-                self._note_recovery(order_id)
+                self._note_recovery()
             case "replayed":
                 run.replayed += 1
             case "ended":
                 run.outcomes[order_id] = words
             case _:
                 raise WorkerFailedError(f"worker {run.workers} said {line!r}")
-        self._progress.show(len(run.outcomes), f"worker {run.workers}")
+        if not run.recovering:
+            self._progress.show(len(run.outcomes), f"worker {run.workers}")
 
-    def _note_recovery(self, order_id: str) -> None:
-        if not self.run.recovering or order_id not in self.run.kills[-1].under_way:
+    def _note_kill(self, kill: Kill) -> None:
+        """What the worker said before it died has been heard; what it left unfinished is known only now."""
+        run = self.run
+        kill = replace(kill, under_way=run.under_way)
+        run.kills.append(kill)
+        self._progress.say(
+            f"  SIGKILL to worker {run.workers} at {kill.at_share:.0%}, with {len(kill.under_way)} orders under way"
+        )
+        self._progress.show(len(run.outcomes), f"worker {run.workers + 1} starts")
+
+    def _note_recovery(self) -> None:
+        if not self.run.recovering:
             return
         kill = self.run.kills[-1]
-        kill = self.run.kills[-1] = replace(kill, recovery_seconds=time.monotonic() - kill.at_seconds)
-        self._progress.say(
-            f"  SIGKILL {len(self.run.kills)} at {kill.at_share:.0%}, with {len(kill.under_way)} orders under way: "
-            f"they go on after {kill.recovery_seconds:.2f} s"
-        )
+        seconds = time.monotonic() - kill.at_seconds
+        self.run.kills[-1] = replace(kill, recovery_seconds=seconds)
+        self._progress.say(f"  worker {self.run.workers} records its first step {seconds:.2f} s after the kill")
 
 
 def kill_thresholds(kills: int, chance: random.Random) -> list[float]:

@@ -13,10 +13,10 @@ import argparse
 import asyncio
 import sys
 
-from edda import EddaApp, WorkflowHandle
+from edda import EddaApp
 from examples.orders.order import Order, read_orders
 from examples.orders.refusals import COMPLETED, OrderRefused
-from examples.orders.workflow import Receipt, fulfil
+from examples.orders.workflow import fulfil
 
 ORDERS_AT_ONCE = 16
 """The other ones wait in the database for their turn."""
@@ -34,18 +34,18 @@ class Announcer:
 async def run(db_url: str, orders: list[Order]) -> None:
     """Fulfil the orders; returns when each of them has ended."""
     async with EddaApp("orders", db_url, hooks=Announcer(), max_running=ORDERS_AT_ONCE):
-        handles = await asyncio.gather(*(fulfil.options(id=order.id).start(order) for order in orders))
-        await asyncio.gather(*(follow(handle) for handle in handles))
+        await asyncio.gather(*(follow(order) for order in orders))
 
 
-async def follow(handle: WorkflowHandle[Receipt]) -> None:
-    """Wait for the end of an order, and say which it was."""
+async def follow(order: Order) -> None:
+    """Start the workflow of an order, unless that has been done, and say how it ended."""
+    handle = await fulfil.options(id=order.id).start(order)
     try:
         await handle.result()
     except OrderRefused as refusal:
-        say("ended", handle, refusal.outcome)
+        say("ended", order.id, refusal.outcome)
     else:
-        say("ended", handle, COMPLETED)
+        say("ended", order.id, COMPLETED)
 
 
 def say(what: str, order_id: str, words: str) -> None:

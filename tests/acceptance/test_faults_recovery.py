@@ -60,7 +60,6 @@ def test_W01_a_crash_while_waiting_and_one_after_the_wait_are_recovered(
 
 
 @pytest.mark.process
-@on_every_database
 def test_W02_a_crash_right_after_the_start_is_recovered(program: Callable[[str], Program]) -> None:
     order = program("""
         @workflow
@@ -90,7 +89,7 @@ def test_W03_an_activity_that_blocks_its_process_for_longer_than_the_lease_runs_
         @activity
         async def blocking(ctx: WorkflowContext) -> str:
             note(f"blocking in {ROLE}")
-            time.sleep(4)
+            time.sleep(2.5)
             return ROLE
 
         @workflow
@@ -182,7 +181,6 @@ async def test_W04_a_hook_that_raises_does_not_repeat_the_effect(apps: Apps) -> 
 
 
 @pytest.mark.process
-@on_every_database
 def test_W05_a_crash_during_the_back_off_does_not_reset_the_number_of_attempts(
     program: Callable[[str], Program],
 ) -> None:

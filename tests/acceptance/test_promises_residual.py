@@ -65,7 +65,6 @@ async def test_R145_a_batch_job_runs_a_pipeline_for_each_of_its_parts(apps: Apps
 
 
 @pytest.mark.process
-@on_every_database
 def test_R146_an_activity_interrupted_by_a_crash_is_run_again(program: Callable[[str], Program]) -> None:
     order = program("""
         @activity

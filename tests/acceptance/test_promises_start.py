@@ -145,7 +145,6 @@ async def test_R034_shutdown_leaves_nothing_running_and_everything_to_the_next_a
 
 
 @pytest.mark.process
-@on_every_database
 def test_R035_after_a_crash_the_quick_start_goes_on_from_its_last_checkpoint(program: Callable[[str], Program]) -> None:
     order = program("""
         @activity

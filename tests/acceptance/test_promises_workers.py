@@ -95,8 +95,9 @@ async def test_R080_only_one_worker_gets_an_instance(apps: Apps) -> None:
 @on_every_server
 def test_R081_when_a_worker_crashes_another_one_resumes(program: Callable[[str], Program]) -> None:
     workers = program(WORKER)
-    victim, heir = workers.start("victim"), workers.start("heir")
+    victim = workers.start("victim")
     victim.wait_for("in the middle")
+    heir = workers.start("heir")
     heir.wait_for("ready")
     victim.kill()
     heir.wait_for("['first by victim', 'second by heir']", within_seconds=20)
@@ -125,9 +126,10 @@ async def test_R082_the_readmes_way_to_construct_a_worker_works(db_url: str, tab
 @on_every_server
 def test_R083_a_crashed_worker_is_noticed_long_before_its_lease_ends(program: Callable[[str], Program]) -> None:
     workers = program(WORKER)
-    victim, heir = workers.start("victim"), workers.start("heir")
-    heir.wait_for("ready")
+    victim = workers.start("victim")
     victim.wait_for("in the middle")
+    heir = workers.start("heir")
+    heir.wait_for("ready")
     victim.kill()
     died = time.monotonic()
     heir.wait_for("['first by victim', 'second by heir']")
@@ -138,8 +140,9 @@ def test_R083_a_crashed_worker_is_noticed_long_before_its_lease_ends(program: Ca
 @on_postgresql
 def test_R084_a_crashed_workflow_resumes_on_any_of_the_others(program: Callable[[str], Program]) -> None:
     workers = program(WORKER)
-    victim, heirs = workers.start("victim"), [workers.start(f"heir{number}") for number in (1, 2)]
+    victim = workers.start("victim")
     victim.wait_for("in the middle")
+    heirs = [workers.start(f"heir{number}") for number in (1, 2)]
     for heir in heirs:
         heir.wait_for("ready")
     victim.kill()

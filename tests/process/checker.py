@@ -112,8 +112,10 @@ _INSTANCES: Final = (
     "SELECT id, workflow, status, reason, owner, claim, crashes, input, output, error, parent_id, "
     "CASE WHEN cancel_requested_at_us IS NULL THEN 0 ELSE 1 END FROM edda_instance"
 )
-_HISTORY: Final = "SELECT instance_id, seq, claim, at_us, kind, call_id, name, output, meta FROM edda_history "
+_HISTORY: Final = (
+    "SELECT instance_id, seq, claim, at_us, kind, call_id, name, output, meta FROM edda_history "
     "ORDER BY instance_id, seq"
+)
 _EFFECTS: Final = f"SELECT instance_id, call_id, kind, attempt, worker FROM {programs.EFFECT}"
 _WORKERS: Final = "SELECT state, count(*) FROM edda_worker GROUP BY state"
 _STATUSES: Final = "SELECT status, count(*) FROM edda_instance GROUP BY status"
@@ -418,9 +420,7 @@ def no_late_entry(dump: Dump, logs: Sequence[Mapping[str, Any]]) -> Iterator[Vio
         event = completed.get((line["i"], line["c"]))
         late = line["at"] - event.at_us / 1e6 if event is not None else 0.0
         if late > ZOMBIE_SECONDS and died.get(line["w"], line["at"] + 1) > line["at"]:
-            yield Violation(
-                "I12", line["i"], f"{line['c']} was entered by {line['w']}, completed {late:.2f} s ago"
-            )
+            yield Violation("I12", line["i"], f"{line['c']} was entered by {line['w']}, completed {late:.2f} s ago")
 
 
 def failures_are_bounded(dump: Dump) -> Iterator[Violation]:

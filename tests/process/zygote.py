@@ -1,8 +1,8 @@
 """A process that has imported everything and forks workers on demand: a start costs a fork, not a second of imports.
 
-So there may be many kills on a small machine. It speaks JSON lines: `{"slot": 0, "arguments": [...], "errors": "..."}` comes
-in, `{"slot": 0, "pid": 17}` goes out, and `{"pid": 17, "code": -9}` when that process has ended. It has no threads, and
-edda makes nothing before `initialize()`, so the fork is as good as a new process. At the end of its input it ends, too.
+So there may be many kills on a small machine. It speaks JSON lines: `{"slot": 0, "arguments": [...], "errors": "..."}`
+comes in, `{"slot": 0, "pid": 17}` goes out, and `{"pid": 17, "code": -9}` when that process has ended. It has no
+threads, and edda makes nothing before `initialize()`, so a fork is as good as a new process. It ends with its input.
 """
 
 from __future__ import annotations

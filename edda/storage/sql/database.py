@@ -38,6 +38,9 @@ class Database(Protocol):
     @property
     def url(self) -> DatabaseUrl: ...
 
+    sessions_exclude_writes: bool
+    """An open session keeps all other writes waiting."""
+
     on_statement: Any
     """Called with the name of the verb and a `Statement` or "COMMIT", before each. See `SqlStore.on_statement`."""
 

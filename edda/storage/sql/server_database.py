@@ -36,6 +36,8 @@ SESSION_POOL_SIZE: Final = 5
 class ServerDatabase:
     """A database on a server. Subclasses know the driver."""
 
+    sessions_exclude_writes = False
+
     def __init__(self, url: DatabaseUrl, dialect: Dialect, *, session_pool_size: int = SESSION_POOL_SIZE) -> None:
         self.url = url
         self.dialect = dialect

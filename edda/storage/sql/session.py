@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
@@ -39,8 +39,10 @@ class SessionTransaction:
         label: str,
         write: Callable[[Commit], Verb[Verdict]],
         create: Callable[[NewInstance], Verb[Creation]],
+        before_open: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._line = line
+        self._before_open = before_open
         self._label = label
         self._write = write
         self._create = create
@@ -104,6 +106,8 @@ class SessionTransaction:
             if self._over:
                 raise SessionUnavailableError(f"ctx.session of {self._label} is over: its attempt has ended")
             if self._connection is None:
+                if self._before_open is not None:
+                    await self._before_open()
                 self._connection = await self._line.open()
             self._line.check()
             return self._connection
@@ -209,8 +213,7 @@ _MYSQL_DRIVERS: Final = frozenset({"asyncmy", "aiomysql", "pymysql", "MySQLdb"})
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it comes from. A deadlock ends the whole transaction on MySQL, so whoever handles it runs into
-    *no such savepoint*, which says nothing; the error that was being handled does."""
+    """The error and what it comes from, also the error of the database that came before; see `session_server`."""
     seen: set[int] = set()
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -219,6 +222,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(each))
         yield each
-        waiting += [each.__cause__, getattr(each, "orig", None)]
-        if isinstance(each, SQLAlchemyError):
-            waiting.append(each.__context__)
+        waiting.append(each.__cause__)
+        if isinstance(each, DBAPIError) and each.orig is not None:
+            waiting += [each.orig, each.orig.__context__]

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import event
-from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine import URL, Connection, ExceptionContext
 from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
@@ -34,6 +34,7 @@ ROLLBACK_SECONDS_MAX = 5.0
 
 _LINE: Final = "edda.line"
 _NOTED: Final = "edda.noted"
+_FAILURE: Final = "edda.failure"
 _logger = logging.getLogger("edda.storage")
 
 
@@ -58,7 +59,7 @@ class ServerLines:
         self._engine: AsyncEngine | None = None
 
     def line(self, *, worker: str, label: str) -> ServerLine:
-        return ServerLine(self.engine(), self._note_server_id, worker=worker, label=label)
+        return ServerLine(self.engine(), self._note_server_id, self._connect, worker=worker, label=label)
 
     def engine(self) -> AsyncEngine:
         if self._engine is None:
@@ -90,6 +91,7 @@ class ServerLines:
         )
         event.listen(engine.sync_engine.pool, "checkout", _refuse_dead)
         event.listen(engine.sync_engine, "commit", _refuse_commit_of_others)
+        event.listen(engine.sync_engine, "handle_error", _look_at_error)
         return engine
 
 
@@ -100,17 +102,22 @@ class ServerLine:
         self,
         engine: AsyncEngine,
         note_server_id: Callable[[str, int], Awaitable[None]],
+        connect: Callable[[], Awaitable[Any]],
         *,
         worker: str,
         label: str,
     ) -> None:
         self._engine = engine
         self._note_server_id = note_server_id
+        self._connect = connect
         self._worker = worker
         self._label = label
         self._connection: AsyncConnection | None = None
         self._transaction: AsyncTransaction | None = None
+        self._server_id = 0
         self.committing = False
+        self.cut_off = False
+        """The connection was given up while a statement was under way."""
 
     async def open(self) -> AsyncConnection:
         with self._unreachable():
@@ -118,7 +125,7 @@ class ServerLine:
         try:
             await self._note(connection)
             self._transaction = await connection.begin()
-            _info(connection)[_LINE] = self
+            _info(connection).update({_LINE: self, _FAILURE: None})
         except BaseException:
             await to_the_end(self._abandon())
             raise
@@ -140,8 +147,9 @@ class ServerLine:
 
     async def _note(self, connection: AsyncConnection) -> None:
         """Once for each connection: a pooled one outlives the transaction, and the worker is the same."""
+        self._server_id = _server_id(await _driver(connection))
         if _info(connection).get(_NOTED) != self._worker:
-            await self._note_server_id(self._worker, _server_id(await _driver(connection)))
+            await self._note_server_id(self._worker, self._server_id)
             _info(connection)[_NOTED] = self._worker
 
     async def _commit(self) -> None:
@@ -174,12 +182,26 @@ class ServerLine:
                 await connection.close()
         finally:
             self._connection = None
+        if self.cut_off and self._engine.dialect.name in ("mysql", "mariadb"):
+            await self._kill()
+
+    async def _kill(self) -> None:
+        """MySQL goes on with a statement whose client is gone, and keeps all locks; the next attempt would wait."""
+        try:
+            async with asyncio.timeout(ROLLBACK_SECONDS_MAX):
+                connection = await self._connect()
+                async with connection.cursor() as cursor:
+                    await cursor.execute(f"kill {self._server_id:d}")
+                await connection.ensure_closed()
+        except Exception as error:
+            _logger.debug("connection %d of ctx.session in %s was not killed: %s", self._server_id, self._label, error)
 
     async def _give_back(self) -> None:
         """A connection on which some straggling task of the activity still works is no good for anybody else."""
         connection, self._connection = self._connection, None
         if connection is not None:
             if await _is_busy(connection) or await _is_in_transaction(connection):
+                self.cut_off = True
                 await connection.invalidate()
             await connection.close()
 
@@ -189,6 +211,7 @@ class ServerLine:
         task = asyncio.ensure_future(work)
         await asyncio.wait({task}, timeout=seconds_max)
         if not task.done():
+            self.cut_off = True
             driver = await _driver(self._connection)
             (driver.terminate if hasattr(driver, "terminate") else driver.close)()
         await task
@@ -216,6 +239,21 @@ def _refuse_commit_of_others(connection: Connection) -> None:
             "The transaction of ctx.session is committed by edda, together with the activity's result. "
             "Use session.commit() or session.begin_nested(), or nothing at all"
         )
+
+
+def _look_at_error(error: ExceptionContext) -> None:
+    """After a deadlock (on MySQL it ends the whole transaction) all that follows fails with *no such savepoint* or
+    *transaction is aborted*, which says nothing; so such an error points to the first one."""
+    if error.connection is None or error.connection.invalidated or error.connection.closed:
+        return
+    driver_error, info = error.original_exception, error.connection.info
+    before, line = info.get(_FAILURE), info.get(_LINE)
+    if isinstance(line, ServerLine) and not isinstance(driver_error, Exception):
+        line.cut_off = True  # cancelled
+    elif before is None:
+        info[_FAILURE] = driver_error
+    elif _code(driver_error) in _CONSEQUENCES:
+        driver_error.__context__ = before
 
 
 def _info(connection: AsyncConnection) -> dict[Any, Any]:
@@ -256,9 +294,20 @@ _REFUSALS_MYSQL: Final = frozenset({1020, 1205, 1213})
 
 
 def _is_refusal(error: BaseException) -> bool:
-    if not isinstance(error, DBAPIError) or error.connection_invalidated:
+    if not isinstance(error, DBAPIError) or error.connection_invalidated or error.orig is None:
         return False
-    state = getattr(error.orig, "sqlstate", None)
-    if isinstance(state, str):
-        return state[:2] not in _UNKNOWN_SQLSTATES
-    return error.orig is not None and next(iter(error.orig.args), None) in _REFUSALS_MYSQL
+    code = _code(error.orig)
+    if isinstance(code, str):
+        return code[:2] not in _UNKNOWN_SQLSTATES
+    return code in _REFUSALS_MYSQL
+
+
+_CONSEQUENCES: Final = frozenset({"25P02", 1305})
+"""The transaction is aborted; there is no such savepoint."""
+
+
+def _code(error: BaseException) -> str | int | None:
+    """PostgreSQL's SQLSTATE, or MySQL's number."""
+    state = getattr(error, "sqlstate", None)
+    code = next(iter(error.args), None)
+    return state if isinstance(state, str) else code if isinstance(code, int) else None

@@ -55,6 +55,8 @@ def system_clock_us() -> int:
 class SqliteDatabase:
     """A database file, or a database in memory, which has the one connection for everything."""
 
+    sessions_exclude_writes = True
+
     def __init__(
         self,
         url: DatabaseUrl,

@@ -7,7 +7,7 @@ their differences in `dialects`, connections in the `*_database` modules.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -189,7 +189,13 @@ class SqlStore:
 
     # -- the user's own rows -----------------------------------------------------------------------------------------
 
-    def transaction(self, worker: WorkerId, *, label: str) -> UserTransaction:
+    @property
+    def sessions_exclude_writes(self) -> bool:
+        return self.database.sessions_exclude_writes
+
+    def transaction(
+        self, worker: WorkerId, *, label: str, before_open: Callable[[], Awaitable[None]] | None = None
+    ) -> UserTransaction:
         from edda.storage.sql.session import SessionTransaction  # imports SQLAlchemy: 280 ms
 
         if self._lines is None:
@@ -199,6 +205,7 @@ class SqlStore:
             label=label,
             write=partial(self._write_one, worker),
             create=partial(commits.create, self._dialect),
+            before_open=before_open,
         )
 
     def _write_one(self, worker: WorkerId, commit: Commit) -> Verb[Verdict]:

@@ -43,7 +43,11 @@ class PostgresqlDialect(Dialect):
     fence_lock = " for key share"
     drivers = ("asyncpg",)
     single_statements = frozenset({"write", "claim"})
-    find_schema_table = "select 1 where to_regclass('edda_schema') is not null"
+    # Not to_regclass: it may answer from a cache that says "no" after another process has created the table.
+    find_schema_table = (
+        "select 1 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace "
+        "where n.nspname = current_schema() and c.relname = 'edda_schema'"
+    )
 
     def within(self, column: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
         """One text for any number of values, so that the statement stays prepared."""
