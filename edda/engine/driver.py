@@ -42,6 +42,9 @@ log = logging.getLogger("edda.engine")
 HOLD_US: Final = 1_000_000
 """A wait shorter than this is waited for in place: parking would cost two transactions."""
 
+SUSPECT_CRASHES: Final = 2
+"""From so many crashes on an instance is a suspect."""
+
 REFUSED_AGAIN_SECONDS: Final = 5.0
 """Between attempts to set an instance aside that the database refuses to set aside."""
 
@@ -66,6 +69,7 @@ class Driver:
         self._slot_waiters: deque[asyncio.Future[None]] = deque()
         self._pump_scheduled = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._cleared = False
 
     # -- what the worker sees ----------------------------------------------------------------------------------------
 
@@ -81,6 +85,11 @@ class Driver:
     def outcome(self) -> Reply:
         """What the workflow function returned or raised."""
         return self._phase.result if isinstance(self._phase, SettlingPhase | UndoingPhase) else NOTHING
+
+    @property
+    def suspect(self) -> bool:
+        """Two workers died with it, and it has written nothing since: the only one of its kind in this process."""
+        return self.row.crashes >= SUSPECT_CRASHES and not self._cleared
 
     @property
     def resident(self) -> bool:
@@ -324,6 +333,9 @@ class Driver:
             self._enter(SettlingPhase.cancelling(self._instance))
             self.give_turn()
         else:
+            if self.suspect:
+                self._cleared = True
+                self._house.cleared(self)
             self._tell(news)
             self._written(commit, woken=verdict is Verdict.WOKEN)
 

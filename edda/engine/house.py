@@ -54,6 +54,10 @@ class House(Protocol):
         """The instance has ended, or is set aside, durably."""
         ...
 
+    def cleared(self, driver: Driver) -> None:
+        """It was a suspect, and has written something or given its claim back."""
+        ...
+
     def lost(self, driver: Driver) -> None:
         """Storage refused: somebody else has the claim."""
         ...

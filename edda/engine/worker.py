@@ -40,9 +40,6 @@ NOTICE_SECONDS: Final = 0.5
 ABSENCE_SECONDS: Final = 0.4
 """How often a worker looks for others that are gone."""
 
-SUSPECT_CRASHES: Final = 2
-"""From so many crashes on an instance runs as the only suspect of its process."""
-
 DUE_MAX: Final = 100_000
 """Timers of parked instances remembered for punctuality; the poll finds the others."""
 
@@ -314,7 +311,7 @@ class Worker:
             WorkerId(self.id),
             workflows=list(self._workflows()),
             limit=limit,
-            suspects=not any(driver.row.crashes >= SUSPECT_CRASHES for driver in self.drivers.values()),
+            suspects=not any(driver.suspect for driver in self.drivers.values()),
             ids=ids,
         )
         self.clock.learn(sent_us=sent, now_us=claims.now_us)
@@ -458,10 +455,17 @@ class Worker:
         if had_no_room:
             self._hint.set()
 
+    def cleared(self, driver: Driver) -> None:
+        """The one suspect is none any more: the next may be claimed, and is known to nobody but the database."""
+        self._polled_us = 0
+        self._hint.set()
+
     def lost(self, driver: Driver) -> None:
         if self.drivers.get(driver.instance_id) is driver:
             log.warning("the claim of %s is lost; it goes on elsewhere", driver.instance_id)
             del self.drivers[driver.instance_id]
+            if driver.suspect:
+                self.cleared(driver)
             driver.drop()
 
 

@@ -25,7 +25,10 @@ PRELOADED: Final = (
     "sqlalchemy.dialects.postgresql.asyncpg",
     "asyncpg",
     "asyncmy",
-    "aiosqlite",
+    "edda.storage.sql.session",
+    "edda.storage.sql.mysql_database",
+    "edda.storage.sql.postgresql_database",
+    "edda.storage.sql.sqlite_database",
 )
 
 

@@ -69,10 +69,6 @@ FAULTS: Final[Mapping[str, Sequence[Fault]]] = {
 }
 """Which fault may hit which operation."""
 
-LATER: Final = frozenset({"settle", "reap", "absentees", "notices", "register", "renew", "claim", "histories", "cancel"})
-"""Operations of which the first one is as good a target as any."""
-
-
 class Plan:
     """Which calls will fail: for each operation, after how many more calls of it, with what.
 
@@ -99,8 +95,8 @@ class Plan:
                 break
         return hit
 
-    def clear(self) -> None:
-        self._waiting.clear()
+    def __contains__(self, operation: str) -> bool:
+        return operation in self._waiting
 
     def __str__(self) -> str:
         return ", ".join(
@@ -111,7 +107,10 @@ class Plan:
 
 
 _OPERATIONS: Final = tuple(FAULTS)
-_COMMON: Final = ("write step", "write step", "write park", "write end", "session commit", "claim", "write undo")
+_COMMON: Final = (
+    *("write step", "write step", "write park", "write end", "session commit", "claim", "write undo"),
+    *("write child", "retire", "cancel", "retry"),
+)
 
 
 def plan_of(random: Random) -> Plan:
@@ -120,7 +119,7 @@ def plan_of(random: Random) -> Plan:
     for _ in range(random.choice((0, 1, 1, 2, 2, 3, 4, 5, 6))):
         operation = random.choice(_OPERATIONS if random.random() < 0.6 else _COMMON)
         nth = 0
-        while random.random() < (0.8 if operation == "write step" else 0.5):
+        while random.random() < _GO_ON.get(operation, 0.5):
             nth += 1
         fault = random.choice(FAULTS[operation])
         faults.append((operation, nth, fault))
@@ -129,4 +128,10 @@ def plan_of(random: Random) -> Plan:
             faults.append((first, random.randrange(3), random.choice((Fault.LOST, Fault.NOT_DONE, Fault.LATE))))
         elif operation == "reap":
             faults.append(("write step", random.randrange(4), Fault.CRASH_AFTER))
+        elif operation == "retry":  # which only happens when something was set aside
+            faults.append((random.choice(("write step", "write end")), random.randrange(2), Fault.REFUSED))
     return Plan(faults)
+
+
+_GO_ON: Final = {"write step": 0.8, "retire": 0.1, "cancel": 0.2, "retry": 0.2, "write child": 0.2, "children": 0.3}
+"""The chance that one more call of this operation goes well before the fault."""

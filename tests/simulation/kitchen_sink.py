@@ -229,6 +229,10 @@ def tree_of(seed: int, size: int) -> Node:
     return Maker(seed, size).tree()
 
 
+def has_children(node: Node) -> bool:
+    return node[0] in ("child_run", "child_start", "detached") or any(map(has_children, node[3:]))
+
+
 # -- the workflow ----------------------------------------------------------------------------------------------------
 
 

@@ -27,7 +27,7 @@ from edda.workflow import Workflow, constructed_apps
 from tests.simulation.checkers import Incarnation, Records
 from tests.simulation.faults import Fault, Plan, plan_of
 from tests.simulation.faulty_store import FaultyStore, run_now
-from tests.simulation.kitchen_sink import kitchen_sink
+from tests.simulation.kitchen_sink import has_children, kitchen_sink, tree_of
 from tests.simulation.loop import Process, SimLoop
 
 EPOCH_US: Final = 1_700_000_000_000_000
@@ -74,14 +74,24 @@ class Scenario:
 def scenario_of(seed: int) -> Scenario:
     """A swarm: each seed draws which kinds of faults there are, and how many."""
     random = Random(seed)
+    plan = plan_of(random)
     starts: list[Start] = []
     for number in range(random.choice((1, 1, 1, 2, 2, 3))):
         size = random.choice((2, 3, 4, 5, 6, 8))
+        tree = random.randrange(1 << 30)
+        if number == 0 and ("write child" in plan or "children" in plan):
+            while not has_children(tree_of(tree, size)):
+                tree += 1
         at_us = random.choice((0, 0, 1_000, 200_000))
-        cancel_at_us = at_us + int(10 ** random.uniform(3, 6.6)) if random.random() < 0.3 else None
-        arguments = {"seed": random.randrange(1 << 30), "size": size}
+        cancelled = random.random() < 0.27 or (number == 0 and "cancel" in plan)
         starts.append(
-            Start(id=f"i{number}", workflow=kitchen_sink, arguments=arguments, at_us=at_us, cancel_at_us=cancel_at_us)
+            Start(
+                id=f"i{number}",
+                workflow=kitchen_sink,
+                arguments={"seed": tree, "size": size},
+                at_us=at_us,
+                cancel_at_us=at_us + int(10 ** random.uniform(3, 6.6)) if cancelled else None,
+            )
         )
 
     def times(chance: float, most: int) -> tuple[int, ...]:
@@ -92,11 +102,11 @@ def scenario_of(seed: int) -> Scenario:
     return Scenario(
         seed=seed,
         starts=starts,
-        plan=plan_of(random),
+        plan=plan,
         workers=random.choice((1, 2, 2, 2, 3)),
         always_evict=random.choice((0.0, 0.0, 0.5, 1.0)),
         presence=random.choice((0.0, 1.0, 1.0)),
-        shutdowns=times(0.12, 1),
+        shutdowns=times(1.0 if "retire" in plan else 0.1, 1),
         glitches=times(0.12, 2),
         crashes=times(0.25, 3),
         pauses=times(0.15, 2),

@@ -46,14 +46,19 @@ class MysqlDatabase(ServerDatabase):
     async def connect(self, *, in_transactions: bool = False) -> MysqlWire:
         connection = await self._connect(autocommit=not in_transactions)
         await _set(connection, f"set session innodb_lock_wait_timeout = {LOCK_SECONDS_MAX}")
+        await self._limit_idle_transactions(connection)
         return MysqlWire(connection, begins_by_itself=in_transactions)
 
     async def connect_session(self) -> Any:
         """A connection for `ctx.session`."""
         connection = await self._connect(autocommit=False)
+        await self._limit_idle_transactions(connection)
+        return connection
+
+    async def _limit_idle_transactions(self, connection: Any) -> None:
+        """So that a process that stalls in the middle of a transaction does not keep its locks. MySQL cannot."""
         if "MariaDB" in connection.get_server_info():
             await _set(connection, f"set session idle_transaction_timeout = {self._session_idle_seconds}")
-        return connection
 
     async def _connect(self, *, autocommit: bool) -> Any:
         asyncmy: Any = import_module("asyncmy")

@@ -39,12 +39,15 @@ class PostgresqlDatabase(ServerDatabase):
 
     async def connect(self, *, in_transactions: bool = False) -> PostgresqlWire:
         del in_transactions  # asyncpg begins nothing by itself
-        return PostgresqlWire(await self._connect({"lock_timeout": f"{LOCK_SECONDS_MAX}s"}))
+        return PostgresqlWire(await self._connect({"lock_timeout": f"{LOCK_SECONDS_MAX}s"} | self._idle_limit()))
 
     async def connect_session(self) -> Any:
         """A connection for `ctx.session`."""
-        milliseconds = str(self._session_idle_seconds * 1000)
-        return await self._connect({"idle_in_transaction_session_timeout": milliseconds})
+        return await self._connect(self._idle_limit())
+
+    def _idle_limit(self) -> dict[str, str]:
+        """So that a process that stalls in the middle of a transaction does not keep its locks."""
+        return {"idle_in_transaction_session_timeout": str(self._session_idle_seconds * 1000)}
 
     async def _connect(self, settings: dict[str, str]) -> Any:
         asyncpg: Any = import_module("asyncpg")

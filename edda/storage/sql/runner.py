@@ -115,8 +115,13 @@ class Runner:
     async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever asked may have been cancelled meanwhile: then nobody else looks at it
 
     async def _run(
         self, name: str, make: Callable[[], Verb[T]], *, atomic: bool, repeat: bool, worker: WorkerId | None

@@ -1,0 +1,276 @@
+"""An app's life in a real process: forks, loops, forgotten shutdowns, many boots at once, and who comes after whom."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.processes import Program
+from tests.acceptance.support import on_every_database, on_every_server
+from tests.databases import fresh_database
+from tests.process import checker, programs
+from tests.process.nemesis import poll
+from tests.process.worker_main import read_log
+from tests.process.zygote import Zygote
+
+pytestmark = pytest.mark.process
+
+AT_ONCE_SECONDS = 8.0
+"""What takes a second, on a machine that does four other things."""
+
+
+@on_every_database
+def test_a_forked_child_is_told_to_initialise_after_the_fork(program: Callable[[str], Program]) -> None:
+    forking = program("""
+        import os
+        from edda import EddaError
+
+        @workflow
+        async def hello(ctx: WorkflowContext) -> str:
+            return "hello"
+
+        app = EddaApp(db_url=DB_URL)
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(app.initialize())
+        if (pid := os.fork()) == 0:
+            for run_it in (asyncio.run, loop.run_until_complete):
+                try:
+                    run_it(hello.start())
+                except EddaError as error:
+                    note(f"{type(error).__name__}: {error}")
+                except RuntimeError as error:  # asyncio itself, which knows of the fork, too
+                    note(f"RuntimeError: {error}")
+            os._exit(0)
+        os.waitpid(pid, 0)
+        say(loop.run_until_complete(hello.run()))
+        loop.run_until_complete(app.shutdown())
+
+        async def main(): pass
+    """)
+    assert forking.run() == ["hello"]
+    assert "WrongLoopError" in forking.notes[0]
+    assert "Initialise the app after the fork" in forking.notes[0]
+
+
+@on_every_database
+def test_a_forgotten_shutdown_does_not_hang_the_exit(program: Callable[[str], Program]) -> None:
+    forgetful = program(
+        """
+        import time
+
+        @activity
+        def blocking(ctx: WorkflowContext) -> None:
+            note("blocking")
+            time.sleep(60)
+
+        @workflow
+        async def waiting(ctx: WorkflowContext) -> None:
+            await blocking(ctx)
+
+        async def main():
+            app = EddaApp(db_url=DB_URL)
+            await app.initialize()
+            await waiting.start()
+            while not (_DIRECTORY / "notes").exists():
+                await asyncio.sleep(0.01)
+            say("leaving")
+    """.replace("_DIRECTORY", "__import__('pathlib').Path(__import__('os').environ['EDDA_TEST_DIRECTORY'])")
+    )
+    process = forgetful.start()
+    process.wait_for("leaving")
+    left = time.monotonic()
+    assert process.finish() == ["leaving"]
+    assert time.monotonic() - left < AT_ONCE_SECONDS
+
+
+@on_every_database
+def test_an_app_lives_again_in_a_second_loop_after_a_shutdown_in_the_first(program: Callable[[str], Program]) -> None:
+    twice = program("""
+        from edda import EddaError
+
+        @workflow
+        async def hello(ctx: WorkflowContext, name: str) -> str:
+            return f"hello {name}"
+
+        app = EddaApp(db_url=DB_URL)
+        workers = []
+
+        async def use(name: str) -> None:
+            async with app:
+                workers.append(app.worker_id)
+                say(await hello.run(name=name))
+
+        asyncio.run(use("one"))
+        asyncio.run(use("two"))
+        say(len(set(workers)))
+
+        async def begin() -> None:
+            await app.initialize()
+
+        asyncio.run(begin())
+        try:
+            asyncio.run(use("three"))
+        except EddaError as error:
+            note(f"{type(error).__name__}: {error}")
+
+        async def main(): pass
+    """)
+    assert twice.run() == ["hello one", "hello two", "2"]
+    assert twice.notes[0].startswith("WrongLoopError: ")
+    assert "another event loop" in twice.notes[0]
+
+
+@on_every_database
+def test_two_apps_in_one_process_keep_to_their_own_databases(program: Callable[[str], Program]) -> None:
+    with fresh_database("sqlite") as other:
+        both = program(f"""
+            @workflow
+            async def hello(ctx: WorkflowContext, name: str) -> str:
+                return f"hello {{name}}"
+
+            async def main():
+                async with EddaApp(db_url=DB_URL) as one, EddaApp(db_url={other!r}) as two:
+                    first = await one.start(hello.options(id="h-1"), name="one")
+                    second = await two.start(hello.options(id="h-1"), name="two")
+                    say(await first.result(timeout=20))
+                    say(await second.result(timeout=20))
+                    say(await one.handle("h-1").result(timeout=20))
+        """)
+        assert both.run() == ["hello one", "hello two", "hello one"]
+
+
+def test_on_sqlite_a_second_process_is_a_client_until_the_first_dies_and_then_takes_its_place(
+    program: Callable[[str], Program],
+) -> None:
+    pair = program("""
+        @activity
+        async def step(ctx: WorkflowContext, name: str) -> str:
+            note(f"{name} by {ROLE}")
+            if name == "long" and ROLE == "first":
+                await forever()
+            return f"{name} by {ROLE}"
+
+        @workflow
+        async def one_step(ctx: WorkflowContext, name: str) -> str:
+            return await step(ctx, name)
+
+        async def main():
+            async with EddaApp(db_url=DB_URL) as app:
+                say("ready")
+                if ROLE == "first":
+                    await forever()
+                say(await (await app.start(one_step, "short")).result(timeout=20))
+                long = await app.start(one_step, "long")
+                say("started")
+                say(await long.result(timeout=60))
+    """)
+    first = pair.start("first")
+    first.wait_for("ready")
+    second = pair.start("second")
+    second.wait_for("short by first")
+    second.wait_for("started")
+    assert poll(lambda: "long by first" in pair.notes, seconds_max=20)
+    killed = time.monotonic()
+    first.send(signal.SIGKILL)
+    second.wait_for("long by second")
+    seconds = time.monotonic() - killed
+    print(f"SQLite: from SIGKILL of the worker to the result in the waiting process: {seconds:.2f} s")
+    assert seconds < AT_ONCE_SECONDS
+    assert second.finish()[-1] == "long by second"
+
+
+@pytest.mark.parametrize(
+    "database",
+    [pytest.param("postgresql", marks=pytest.mark.postgresql), pytest.param("mysql", marks=pytest.mark.mysql)],
+)
+def test_eight_processes_may_boot_at_once_on_an_empty_database(database: str, tmp_path: Path) -> None:
+    with fresh_database(database) as url:
+        checker.execute(url, programs.CREATE_EFFECT)
+        zygote = Zygote(errors=tmp_path / "stderr")
+        try:
+            arguments = ["--url", url, "--slots", "8", "--workflows", "8", "--rate", "10", "--cancel-share", "0"]
+            children = [
+                zygote.spawn(slot, [*arguments, "--slot", str(slot), "--log", str(log)], errors=tmp_path / "stderr")
+                for slot, log in enumerate(_logs(tmp_path))
+            ]
+            ended = poll(lambda: _ended(url) == 16 or any(child.poll() for child in children), seconds_max=60)
+            assert ended, checker.statuses(url)
+            for child in children:
+                os.kill(child.pid, signal.SIGTERM)
+            codes = [child.wait(30) for child in children]
+            assert codes == [0] * 8, (tmp_path / "stderr").read_text(encoding="utf-8")[-3000:]
+        finally:
+            for child in children:
+                if child.poll() is None:
+                    os.kill(child.pid, signal.SIGKILL)
+                    child.wait()
+            zygote.close()
+        events = [line["e"] for log in _logs(tmp_path) for line in read_log(log)]
+        assert events.count("registered") == 8
+        assert checker.alive(url) == []
+
+
+def _logs(directory: Path) -> list[Path]:
+    return [directory / f"slot-{slot}.jsonl" for slot in range(8)]
+
+
+def _ended(url: str) -> int:
+    """Instances that have ended; the 8 roots include one family, whose children count, too."""
+    try:
+        counts = checker.statuses(url)
+    except Exception:  # there are no tables yet
+        return 0
+    return sum(count for status, count in counts.items() if status in checker.LAST)
+
+
+@on_every_server
+def test_after_sigterm_and_shutdown_another_worker_goes_on_at_once_and_it_is_no_crash(
+    program: Callable[[str], Program], db_url: str
+) -> None:
+    pair = program("""
+        import signal
+
+        @activity
+        async def step(ctx: WorkflowContext, name: str) -> str:
+            note(f"{name} by {ROLE}, attempt {ctx.activity.attempt}")
+            if name == "long" and ROLE == "first":
+                await forever()
+            return f"{name} by {ROLE}"
+
+        @workflow
+        async def steps(ctx: WorkflowContext, number: int) -> list[str]:
+            return [await step(ctx, "short"), await step(ctx, "long")]
+
+        async def main():
+            terminated = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminated.set)
+            async with EddaApp(db_url=DB_URL, shutdown_grace_seconds=0.5) as app:
+                if ROLE == "first":
+                    for number in range(10):
+                        await steps.options(id=f"s-{number}").start(number)
+                    say("started")
+                    await terminated.wait()
+                else:
+                    say("ready")
+                    results = [await app.handle(f"s-{number}").result(timeout=60) for number in range(10)]
+                    say(results == [["short by first", "long by second"]] * 10)
+    """)
+    first = pair.start("first")
+    first.wait_for("started")
+    second = pair.start("second")
+    second.wait_for("ready")
+    assert poll(lambda: sum(note.startswith("long by first") for note in pair.notes) == 10, seconds_max=20)
+    sent = time.monotonic()
+    first.send(signal.SIGTERM)
+    assert second.finish() == ["ready", "True"]
+    seconds = time.monotonic() - sent
+    print(f"from SIGTERM (grace 0.5 s) to the results of 10 instances elsewhere: {seconds:.2f} s")
+    assert first.finish() == ["started"]
+    assert seconds < AT_ONCE_SECONDS
+    assert sum(note == "long by second, attempt 1" for note in pair.notes) == 10
+    rows = checker.read(db_url, "SELECT crashes FROM edda_instance", "SELECT state FROM edda_worker")
+    assert [row[0] for row in rows[0]] == [0] * 10
+    assert {row[0] for row in rows[1]} == {"dead"}
