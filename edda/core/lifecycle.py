@@ -41,6 +41,9 @@ CANCELLABLE: Final = frozenset(Status) - ENDED - {Status.COMPENSATING}
 _WAITING: Final = frozenset({Status.WAITING_FOR_EVENT, Status.WAITING_FOR_TIMER})
 _ACTIVE: Final = _WAITING | {Status.RUNNING}
 
+IDLE: Final = _WAITING | SET_ASIDE
+"""A claim makes it `running`. (A set-aside one is claimed when it is to be cancelled.)"""
+
 TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
     **{
         status: _ACTIVE | SET_ASIDE | {Status.COMPENSATING} | ENDED - {Status.COMPENSATION_FAILED} for status in _ACTIVE

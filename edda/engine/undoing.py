@@ -35,6 +35,8 @@ class UndoingPhase:
         instance.journal.close()
         self._instance = instance
         self._cause = Status(begun.details()["cause"])
+        if instance.cancel_requested:  # accepted while it was set aside: then it may not end as failed
+            self._cause = Status.CANCELLED
         self.result = Reply(error=decode_error(begun.output or "{}"))
 
     def pump(self) -> Write | Pause | Phase:

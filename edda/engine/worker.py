@@ -40,6 +40,9 @@ NOTICE_SECONDS: Final = 0.5
 ABSENCE_SECONDS: Final = 0.4
 """How often a worker looks for others that are gone."""
 
+ORPHAN_SECONDS: Final = 5.0
+"""How often a worker compares what it holds with what it drives."""
+
 DUE_MAX: Final = 100_000
 """Timers of parked instances remembered for punctuality; the poll finds the others."""
 
@@ -114,6 +117,8 @@ class Worker:
         """Instances worth claiming by id: known to be due or woken."""
         self._due: list[tuple[int, InstanceId]] = []
         self._polled_us = 0
+        self._missing: dict[InstanceId, int] = {}
+        self._looked_for_orphans_us = environment.steady_us()
         self._notice_hint = asyncio.Event()
         self._stopping = False
         self.dead = False
@@ -264,6 +269,9 @@ class Worker:
         delay = 0.0
         while True:
             try:
+                if self.environment.steady_us() - self._looked_for_orphans_us > ORPHAN_SECONDS * 1_000_000:
+                    self._looked_for_orphans_us = self.environment.steady_us()
+                    await self._look_for_orphans()
                 more = await self._claim()
                 delay = 0.0
             except Fenced:
@@ -347,6 +355,21 @@ class Worker:
                 log.warning("cannot read the histories of %d claimed instances: %s", len(ids), error)
                 await asyncio.sleep(self.environment.jitter(delay))
                 delay = min(delay * 2, 5.0)
+
+    async def _look_for_orphans(self) -> None:
+        """Instances that are ours without a driver: the answer to their claim was lost, and nobody else may run them.
+
+        One look may come in the middle of a start or an end; what is missing in two looks running is missing.
+        """
+        held = await self._store.held(WorkerId(self.id))
+        missing = {instance_id: claim for instance_id, claim in held.items() if instance_id not in self.drivers}
+        orphans = [name for name, claim in missing.items() if self._missing.get(name) == claim]
+        self._missing = missing
+        if orphans:
+            log.warning("taking up %d instances whose claim went unanswered", len(orphans))
+            rows = await self._store.instances(orphans)
+            mine = [row for row in rows.values() if row.owner == self.id and row.id not in self.drivers]
+            await self._take_up(mine)
 
     # -- wakes and cancels of what we hold ---------------------------------------------------------------------------
 

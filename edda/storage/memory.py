@@ -19,14 +19,13 @@ from typing import Any, Final
 
 from edda.core.commit import Batch, BatchOutcome, Commit, Creation, End, NewInstance, OutboxMessage, Park, Undo, Verdict
 from edda.core.history import HistoryEvent, InstanceId, Kind, WorkerId
-from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, SET_ASIDE, Status
+from edda.core.lifecycle import CANCELLABLE, ENDED, IDLE, REPAIRABLE, SET_ASIDE, Status
 from edda.exceptions import StorageError
 from edda.storage.port import Claims, Fenced, InstanceRow, LeaseLine, Notice, Reaped, Renewal, UserTransaction
 
 CRASHES_OF_A_SUSPECT: Final = 2
 CRASHES_TO_QUARANTINE: Final = 3
 ACCEPTED: Final = frozenset({Verdict.COMMITTED, Verdict.WOKEN})
-WAITING: Final = frozenset({Status.WAITING_FOR_EVENT, Status.WAITING_FOR_TIMER})
 
 
 def _system_clock_us() -> int:
@@ -290,7 +289,7 @@ class MemoryStore:
             owner=worker,
             claim=row.claim + 1,
             claimable_at_us=None,
-            status=Status.RUNNING if row.status in WAITING else row.status,
+            status=Status.RUNNING if row.status in IDLE else row.status,
             reason="",
             crashes=0 if grew else row.crashes,
         )
@@ -303,13 +302,8 @@ class MemoryStore:
             if row.owner == worker and row.wakes > self.seen_wakes[row.id]
         )
 
-    async def next_due(self, workflows: Collection[str]) -> tuple[int, int | None]:
-        times = [
-            row.claimable_at_us
-            for row in self.rows.values()
-            if row.owner is None and row.claimable_at_us is not None and row.workflow in workflows
-        ]
-        return self.now_us(), min(times, default=None)
+    async def held(self, worker: WorkerId) -> Mapping[InstanceId, int]:
+        return {row.id: row.claim for row in self.rows.values() if row.owner == worker}
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
@@ -406,15 +400,6 @@ class MemoryStore:
 
     async def histories(self, ids: Sequence[InstanceId]) -> Mapping[InstanceId, list[HistoryEvent]]:
         return {instance_id: list(self.history.get(instance_id, ())) for instance_id in ids}
-
-    async def children(self, parent: InstanceId) -> tuple[InstanceId, ...]:
-        return tuple(
-            sorted(
-                row.id
-                for row in self.rows.values()
-                if row.parent_id == parent and not row.detached and row.status not in ENDED
-            )
-        )
 
     async def list_instances(
         self, *, status: Status | None = None, workflow: str | None = None, limit: int = 50, before: str | None = None

@@ -203,8 +203,8 @@ class Store(Protocol):
         """Owned instances that were woken since they were claimed (or created)."""
         ...
 
-    async def next_due(self, workflows: Collection[str]) -> tuple[int, int | None]:
-        """The database's time, and the earliest `claimable_at_us` among unowned instances of these workflows."""
+    async def held(self, worker: WorkerId) -> Mapping[InstanceId, int]:
+        """The instances that belong to the worker, and their claim numbers."""
         ...
 
     # -- workers -----------------------------------------------------------------------------------------------------
@@ -253,10 +253,6 @@ class Store(Protocol):
 
     async def histories(self, ids: Sequence[InstanceId]) -> Mapping[InstanceId, list[HistoryEvent]]:
         """The whole history of each, by `seq`. An instance without history has an empty list."""
-        ...
-
-    async def children(self, parent: InstanceId) -> tuple[InstanceId, ...]:
-        """The children that have not ended and are not detached."""
         ...
 
     async def list_instances(

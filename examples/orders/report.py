@@ -71,5 +71,5 @@ def verdict(books: Books, differences: list[str]) -> str:
     if differences:
         count = "1 difference" if len(differences) == 1 else f"{len(differences)} differences"
         return "\n".join([f"THE BOOKS ARE WRONG, {count}:", *(f"  {line}" for line in differences)])
-    captured, refunded = (f"€{books.cents(kind) / 100:,.2f}" for kind in ("captured", "refunded"))
-    return f"The books are right: {books.rows:,} rows, none missing, none twice; {captured} − {refunded} refunded."
+    earned_cents = books.cents("captured") - books.cents("refunded")
+    return f"The books are right: {books.rows:,} rows, none missing, none twice, €{earned_cents / 100:,.2f} earned."

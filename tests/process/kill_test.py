@@ -84,7 +84,7 @@ class Report:
     def __str__(self) -> str:
         width = max(map(len, self.figures))
         lines = [f"{name:<{width}}  {value}" for name, value in self.figures.items()]
-        lines += [f"!!! {violation}" for violation in self.violations[:40]]
+        lines += [f"!!! {violation}"[:400] for violation in self.violations[:40]]
         lines += [f"!!! {trouble}" for trouble in self.troubles[:20]]
         lines += [f"VOID: {reason}" for reason in self.void]
         lines += [f"log {count} x {message}" for message, count in self.noise.most_common(25)]

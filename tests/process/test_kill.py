@@ -1,5 +1,4 @@
-"""A short kill test of each database: some kills, some pauses longer than the lease, and the same verdict as in the long
-one (`./run soak`)."""
+"""A short kill test of each database: some kills and pauses longer than the lease, and the verdict of the long one."""
 
 import pytest
 

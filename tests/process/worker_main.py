@@ -120,9 +120,9 @@ class WatchedStore:
             raise
         self._ambush(f"{where}:done")
 
-    async def write(self, worker: Any, batch: Any) -> Any:
+    async def write(self, worker: Any, batch: Any, **what: Any) -> Any:
         with self._watching("write", worker):
-            outcome = await self._store.write(worker, batch)
+            outcome = await self._store.write(worker, batch, **what)
         lost = [c.instance_id for c, v in zip(batch.commits, outcome.verdicts, strict=True) if v.value == "claim lost"]
         if lost:
             self._log("claim-lost", where="write", ids=lost, worker=worker)
@@ -162,8 +162,8 @@ class WatchedStore:
     def lease_line(self) -> Any:
         return WatchedLine(self._store.lease_line(), self._log)
 
-    def transaction(self, worker: Any, *, label: str) -> Any:
-        return WatchedTransaction(self._store.transaction(worker, label=label), self._log, self._ambush, worker)
+    def transaction(self, worker: Any, **what: Any) -> Any:
+        return WatchedTransaction(self._store.transaction(worker, **what), self._log, self._ambush, worker)
 
 
 class WatchedLine:

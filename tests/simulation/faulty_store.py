@@ -188,8 +188,8 @@ class FaultyStore:
     def notices(self, worker: WorkerId) -> asyncio.Future[tuple[Notice, ...]]:
         return self.call("notices", lambda: run_now(self.model.notices(worker)))
 
-    def next_due(self, workflows: Collection[str]) -> asyncio.Future[tuple[int, int | None]]:
-        return self.call("", lambda: run_now(self.model.next_due(workflows)))
+    def held(self, worker: WorkerId) -> asyncio.Future[Mapping[InstanceId, int]]:
+        return self.call("", lambda: run_now(self.model.held(worker)))
 
     def lease_line(self) -> FaultyLeaseLine:
         return FaultyLeaseLine(self)
@@ -219,9 +219,6 @@ class FaultyStore:
 
     def histories(self, ids: Sequence[InstanceId]) -> asyncio.Future[Mapping[InstanceId, list[HistoryEvent]]]:
         return self.call("histories", lambda: run_now(self.model.histories(ids)))
-
-    def children(self, parent: InstanceId) -> asyncio.Future[tuple[InstanceId, ...]]:
-        return self.call("", lambda: run_now(self.model.children(parent)))
 
     def list_instances(
         self, *, status: Status | None = None, workflow: str | None = None, limit: int = 50, before: str | None = None

@@ -248,15 +248,11 @@ async def test_children_and_messages_come_with_the_commit_or_not_at_all(world: W
     child = new("p/c", parent_id=iid("p"))
     await world.write(commit("p", 1, children=(child, new("p/d", parent_id=iid("p"), detached=True))))
     await world.write(commit("p", 2, claim=7, row=COMPLETED, children=(new("p/e", parent_id=iid("p")),)))
-    assert await world.store.children(iid("p")) == ("p/c",)
+    assert (await world.row("p/c")).parent_id == "p"
+    assert (await world.row("p/d")).detached
+    assert await world.store.instance(iid("p/e")) is None
     await world.write(commit("p", 3, children=(child,)))
     assert (await world.row("p/c")).claim == 0
-
-
-async def test_children_that_have_ended_are_not_children_any_more(world: World) -> None:
-    await world.start(new("c", owner=W1, parent_id=iid("p")), new("d", owner=W1, parent_id=iid("p")))
-    await world.write(commit("c", row=COMPLETED), commit("d", row=End(status=Status.NONDETERMINISTIC)))
-    assert await world.store.children(iid("p")) == ("d",)
 
 
 # -- cancelling and repairing ---------------------------------------------------------------------------------------
@@ -433,16 +429,11 @@ async def test_notices_tell_of_wakes_and_cancels_since_the_claim(world: World) -
     assert [notice.instance_id for notice in await world.store.notices(W1)] == ["b"]
 
 
-async def test_the_next_due_time_is_known(world: World) -> None:
-    assert (await world.store.next_due(("order",)))[1] is None
-    assert (await world.store.next_due(()))[1] is None
-    await world.start(*(new(name, owner=W1) for name in "abc"))
-    for name, due_us in (("a", FAR + 1), ("b", FAR), ("c", NEVER)):
-        park = Park(status=Status.WAITING_FOR_TIMER, reason="", due_us=due_us, seen_wakes=0)
-        await world.write(commit(name, row=park))
-    now_us, due_us = await world.store.next_due(("order", "unknown"))
-    assert due_us == FAR
-    assert now_us < FAR
+async def test_what_a_worker_holds_is_known(world: World) -> None:
+    await world.worker(W2)
+    await world.start(new("a", owner=W1), new("b", owner=W1), new("c", owner=W2), new("d"))
+    await world.write(commit("b", row=COMPLETED))
+    assert await world.store.held(W1) == {"a": 1}
 
 
 # -- workers --------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import random
+import secrets
 import signal
 import sqlite3
 import subprocess
@@ -205,7 +206,7 @@ async def make_tables(home: Home) -> None:
         return
     transaction = home.transaction("setup")
     await (await transaction.session.connection()).run_sync(Base.metadata.create_all)
-    assert await transaction.commit(record(1, instance="setup")) is Verdict.COMMITTED
+    assert await transaction.commit(record(1, instance=f"setup-{secrets.token_hex(4)}")) is Verdict.COMMITTED
     transaction = home.transaction("setup")
     await transaction.session.execute(text("delete from edda_outbox"))
     assert await transaction.commit(Commit(instance_id=InstanceId("setup"), claim=1)) is Verdict.COMMITTED
@@ -551,6 +552,21 @@ async def test_a_plain_step_waits_for_one_session_at_most(home: Home) -> None:
     await plain()
     assert order.count("session") <= 1
     await asyncio.gather(*activities)
+
+
+@only("sqlite", "memory")
+async def test_a_task_that_waits_to_open_when_its_attempt_ends_opens_nothing(home: Home) -> None:
+    first = home.transaction()
+    first.session.add(Item(id=1, name="x"))
+    await first.flush()
+    late = home.transaction()
+    waiting = asyncio.ensure_future(late.session.execute(text("select 1")))
+    await asyncio.sleep(0.01)
+    await late.rollback()
+    await first.rollback()
+    with pytest.raises(SessionUnavailableError):
+        await waiting
+    assert await home.all_given_back()
 
 
 async def test_two_tasks_of_one_activity_open_one_transaction(home: Home) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from edda.core.history import InstanceId, WorkerId
-from edda.core.lifecycle import Status
+from edda.core.lifecycle import IDLE
 from edda.storage.port import Claims, InstanceRow, Notice
 from edda.storage.sql.commits import fence
 from edda.storage.sql.dialects.base import Dialect
@@ -23,7 +23,6 @@ from edda.storage.sql.rows import INSTANCE_LIST, instance_row, words
 from edda.storage.sql.verb import Row, Statement, Verb
 
 CRASHES_OF_A_SUSPECT: Final = 2
-WAITING: Final = words(frozenset({Status.WAITING_FOR_EVENT, Status.WAITING_FOR_TIMER}))
 DUE: Final = "owner is null and claimable_at_us <= ?"
 
 
@@ -120,7 +119,7 @@ def _take(dialect: Dialect, worker: WorkerId, chosen: Sequence[Row], now_us: int
     # They are ours now.
     yield Statement(
         "update edda_instance set owner = ?, claim = claim + 1, seen_wakes = wakes, claimable_at_us = null, "
-        f"status = case when status in ({WAITING}) then 'running' else status end, reason = '', claim_key = ?, "
+        f"status = case when status in ({words(IDLE)}) then 'running' else status end, reason = '', claim_key = ?, "
         f"updated_at_us = ? where {condition}",
         (worker, claim_key, now_us, *params),
     )
@@ -161,17 +160,7 @@ def notices(worker: WorkerId) -> Verb[tuple[Notice, ...]]:
     return tuple(Notice(instance_id=row[0], wakes=row[1], cancel_requested=row[2] is not None) for row in rows)
 
 
-def next_due(dialect: Dialect, workflows: Sequence[str]) -> Verb[tuple[int, int | None]]:
-    """The time, and the earliest due time there is; for each workflow the first entry of the index."""
-    if not workflows:
-        rows, _ = yield Statement(f"select {dialect.now}")
-        return int(rows[0][0]), None
-    branch = (
-        "select claimable_at_us from edda_instance where workflow = ? and owner is null "
-        "and claimable_at_us is not null order by claimable_at_us limit 1"
-    )
-    rows, _ = yield Statement(
-        f"select {dialect.now}, min(claimable_at_us) from ({dialect.union([branch] * len(workflows))}) due",
-        tuple(workflows),
-    )
-    return int(rows[0][0]), rows[0][1]
+def held(worker: WorkerId) -> Verb[dict[InstanceId, int]]:
+    """What a worker holds, by the index on owners."""
+    rows, _ = yield Statement("select id, claim from edda_instance where owner = ?", (worker,))
+    return {row[0]: row[1] for row in rows}

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from edda.core.history import HistoryEvent, InstanceId
-from edda.core.lifecycle import ENDED, Status
+from edda.core.lifecycle import Status
 from edda.storage.port import InstanceRow
 from edda.storage.sql.dialects.base import Dialect
-from edda.storage.sql.rows import HISTORY_LIST, INSTANCE_LIST, history_event, ids, instance_row, words
+from edda.storage.sql.rows import HISTORY_LIST, INSTANCE_LIST, history_event, instance_row
 from edda.storage.sql.verb import Statement, Verb
 
 IDS_PER_STATEMENT: Final = 500
@@ -39,16 +39,6 @@ def histories(dialect: Dialect, wanted: Sequence[InstanceId]) -> Verb[dict[Insta
         for row in rows:
             found[row[0]].append(history_event(row))
     return found
-
-
-def children(parent: InstanceId) -> Verb[tuple[InstanceId, ...]]:
-    """The children that have not ended and go with their parent."""
-    rows, _ = yield Statement(
-        "select id from edda_instance where parent_id = ? and detached = 0 "
-        f"and status not in ({words(ENDED)}) order by id",
-        (parent,),
-    )
-    return ids(list(rows))
 
 
 def list_instances(

@@ -103,14 +103,20 @@ class SessionTransaction:
 
     async def _open(self) -> AsyncConnection:
         async with self._opening:  # two tasks of one activity may come with the first statement
-            if self._over:
-                raise SessionUnavailableError(f"ctx.session of {self._label} is over: its attempt has ended")
+            self._check_not_over()
             if self._connection is None:
                 if self._before_open is not None:
                     await self._before_open()
                 self._connection = await self._line.open()
+                if self._over:  # the attempt ended while some task of it was waiting here
+                    await self._line.rollback()
+                self._check_not_over()
             self._line.check()
             return self._connection
+
+    def _check_not_over(self) -> None:
+        if self._over:
+            raise SessionUnavailableError(f"ctx.session of {self._label} is over: its attempt has ended")
 
     def _find_connection(self) -> Connection:
         """Called by SQLAlchemy before each statement, in a greenlet."""

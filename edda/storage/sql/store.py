@@ -135,9 +135,8 @@ class SqlStore:
     async def notices(self, worker: WorkerId) -> tuple[Notice, ...]:
         return await self.database.run("notices", partial(claims.notices, worker), lane=Lane.READ)
 
-    async def next_due(self, workflows: Collection[str]) -> tuple[int, int | None]:
-        names = sorted(workflows)
-        return await self.database.run("next_due", partial(claims.next_due, self._dialect, names), lane=Lane.READ)
+    async def held(self, worker: WorkerId) -> Mapping[InstanceId, int]:
+        return await self.database.run("held", partial(claims.held, worker), lane=Lane.READ)
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
@@ -177,9 +176,6 @@ class SqlStore:
 
     async def histories(self, ids: Sequence[InstanceId]) -> Mapping[InstanceId, list[HistoryEvent]]:
         return await self.database.run("histories", partial(reader.histories, self._dialect, ids), lane=Lane.READ)
-
-    async def children(self, parent: InstanceId) -> tuple[InstanceId, ...]:
-        return await self.database.run("children", partial(reader.children, parent), lane=Lane.READ)
 
     async def list_instances(
         self, *, status: Status | None = None, workflow: str | None = None, limit: int = 50, before: str | None = None

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from edda.core.history import InstanceId, WorkerId
-from edda.core.lifecycle import Status
+from edda.core.lifecycle import IDLE
 from edda.storage.port import Claims, Fenced, InstanceRow
 from edda.storage.sql.dialects.postgresql_write import CLOCK, FENCE
 from edda.storage.sql.rows import instance_row, words
@@ -17,7 +17,6 @@ from edda.storage.sql.schema import INSTANCE_COLUMNS
 from edda.storage.sql.verb import Statement, Verb
 
 CRASHES_OF_A_SUSPECT: Final = 2
-WAITING: Final = words(frozenset({Status.WAITING_FOR_EVENT, Status.WAITING_FOR_TIMER}))
 
 DUE: Final = "i.owner is null and i.claimable_at_us <= (select now_us from clock)"
 
@@ -46,7 +45,7 @@ chosen as (
 # They are ours now. The crash count begins anew where the claim before wrote something; its rows are the last ones.
 TAKEN: Final = f"""taken as (
   update edda_instance i set owner = ?, claim = i.claim + 1, seen_wakes = i.wakes, claimable_at_us = null,
-    status = case when i.status in ({WAITING}) then 'running' else i.status end, reason = '', claim_key = ?,
+    status = case when i.status in ({words(IDLE)}) then 'running' else i.status end, reason = '', claim_key = ?,
     crashes = case when i.crashes > 0 and i.claim = (
         select h.claim from edda_history h where h.instance_id = i.id order by h.seq desc limit 1)
       then 0 else i.crashes end,
