@@ -10,17 +10,15 @@ a later one would see. SystemExit, KeyboardInterrupt and MemoryError are crashes
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures.thread
 import contextlib
 import hashlib
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 from edda.activity import Activity
@@ -30,6 +28,7 @@ from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.engine.codec import Stored, ValueCodec
 from edda.engine.environment import DatabaseClock, Environment
 from edda.engine.plans import plan_of
+from edda.engine.threads import DaemonThreads
 from edda.exceptions import ActivityTimeoutError, EddaError, SessionUnavailableError
 from edda.storage.port import Store, UserTransaction
 from edda.workflow import App, StartOptions, Workflow, WorkflowHandle, current_app
@@ -146,7 +145,7 @@ class Attempts:
         self.hooks = hooks
         self._activities_max = activities_max
         self._threads = threads
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: DaemonThreads | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._queue: deque[Attempt] = deque()
 
@@ -177,7 +176,7 @@ class Attempts:
             if not attempt.dropped:
                 self._start(attempt)
 
-    def pool(self) -> ThreadPoolExecutor:
+    def pool(self) -> DaemonThreads:
         if self._pool is None:
             self._pool = DaemonThreads(self._threads)
         return self._pool
@@ -196,23 +195,6 @@ class Attempts:
             await asyncio.wait(tasks, timeout=5)
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-class DaemonThreads(ThreadPoolExecutor):
-    """A pool whose threads never keep the interpreter alive: a forgotten `shutdown()` must not hang the exit.
-
-    The interpreter joins the threads of every pool at exit; those of this one are struck from its list.
-    """
-
-    def __init__(self, threads: int) -> None:
-        super().__init__(max_workers=threads, thread_name_prefix="edda-activity")
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        submitted = super().submit(fn, *args, **kwargs)
-        joined_at_exit = cast(dict[object, object], vars(concurrent.futures.thread)["_threads_queues"])
-        for thread in self._threads:
-            joined_at_exit.pop(thread, None)
-        return submitted
 
 
 class Attempt:

@@ -18,7 +18,7 @@ from edda.core.lifecycle import Status
 from edda.engine.attempts import Outcome
 from edda.engine.body_run import BodyRun, Call
 from edda.engine.codec import encode_error
-from edda.engine.instance import ChildEnded, Instance, TimerDue
+from edda.engine.instance import ChildEnded, Instance, Survivor, TimerDue
 from edda.engine.phases import Pause, Phase, Write
 from edda.engine.plans import plan_of
 from edda.engine.records import (
@@ -29,6 +29,7 @@ from edda.engine.records import (
     record_failure,
     record_owed,
     record_success,
+    record_survivor,
 )
 from edda.engine.replies import Reply, reply_to
 from edda.engine.settling import SettlingPhase
@@ -181,6 +182,8 @@ class BodyPhase:
         self._loop.drain()
         while not self._loop.root.done():
             self._collect()
+            if self._instance.survivors:
+                self._use_survivors()
             if (
                 arrived and isinstance(arrived[0], Outcome) and arrived[0].recorded is not None
             ):  # it has its `seq` already
@@ -200,6 +203,11 @@ class BodyPhase:
             self._deliver_outcome(arrival)
         elif isinstance(arrival, TimerDue):
             self._deliver_timer(arrival)
+        elif isinstance(arrival, Survivor):
+            event = record_survivor(self._instance, arrival)
+            call = self._instance.calls[event.call_id]
+            reply = reply_to(call, event)
+            self._body.answer(event, call, reply.value, reply.error)
         else:
             self._deliver_child_end(arrival)
 
@@ -278,6 +286,17 @@ class BodyPhase:
             for patch in body.new_patches:
                 self._instance.draft.record(Kind.PATCHED, at_us=self._loop.now_us, call_id=patch, name=patch)
             body.new_patches.clear()
+
+    def _use_survivors(self) -> None:
+        """Steps that are asked for again, and whose result this process still has, need no attempt."""
+        instance = self._instance
+        for call_id, survivor in list(instance.survivors.items()):
+            call, step = instance.calls.get(call_id), instance.steps.get(call_id)
+            if call is not None and step is not None and step.attempt is None:
+                del instance.survivors[call_id]
+                if survivor.event.name == call.name and survivor.event.input == call.input:
+                    instance.steps.remove(call_id)
+                    instance.arrived.append(survivor)
 
     def _step_of(self, call: Call) -> Step:
         activity = call.activity

@@ -26,7 +26,7 @@ from edda.engine.body_phase import BodyPhase
 from edda.engine.codec import encode_error
 from edda.engine.draft import News
 from edda.engine.house import House
-from edda.engine.instance import Instance
+from edda.engine.instance import Instance, Survivor
 from edda.engine.phases import Pause, Phase, Write
 from edda.engine.plans import plan_of
 from edda.engine.records import record_success
@@ -56,7 +56,12 @@ class Driver:
     """One instance while this worker holds its claim and, parked, while its body stays resident."""
 
     def __init__(
-        self, house: House, row: InstanceRow, history: list[HistoryEvent], workflow: Workflow[..., Any]
+        self,
+        house: House,
+        row: InstanceRow,
+        history: list[HistoryEvent],
+        workflow: Workflow[..., Any],
+        survivors: dict[str, Survivor],
     ) -> None:
         self.instance_id = row.id
         self.workflow_name = row.workflow
@@ -64,12 +69,14 @@ class Driver:
         """Parked, ended or lost: it acts no more, unless a parked one is resumed."""
         self._house = house
         self._instance = Instance(house, row, history, workflow, self)
+        self._instance.survivors = survivors
         self._phase: Phase | None = None
         self._writing = False
         self._slot_waiters: deque[asyncio.Future[None]] = deque()
         self._pump_scheduled = False
         self._alarm: asyncio.TimerHandle | None = None
         self._cleared = False
+        self._in_flight: Commit | None = None
 
     # -- what the worker sees ----------------------------------------------------------------------------------------
 
@@ -142,6 +149,25 @@ class Driver:
         if isinstance(self._phase, BodyPhase):
             self._phase.children_looked_up(rows)
         self._schedule()
+
+    def survivors(self) -> dict[str, Survivor]:
+        """What activities have done that was never acknowledged; to be asked when the worker is declared dead."""
+        instance = self._instance
+        if not isinstance(self._phase, BodyPhase):
+            return {}
+        for arrival in instance.arrived:
+            if isinstance(arrival, Outcome) and arrival.error is None and not arrival.interrupted:
+                step = instance.steps.get(arrival.order.call_id)
+                if step is not None and arrival.recorded is None:
+                    record_success(instance, step, arrival)
+        in_flight = self._in_flight
+        events = (*(in_flight.records if in_flight is not None else ()), *instance.draft.records)
+        outbox = (*(in_flight.outbox if in_flight is not None else ()), *instance.draft.outbox)
+        return {
+            event.call_id: Survivor(event, tuple(message for message in outbox if message.seq == event.seq))
+            for event in events
+            if event.kind == Kind.ACTIVITY_COMPLETED
+        }
 
     def drop(self) -> None:
         """Forget everything: the claim is lost, the worker ends, or there is no room for a resident."""
@@ -317,10 +343,12 @@ class Driver:
         draft = self._instance.draft
         commit, news = draft.take(write.row, wakes=write.wakes, cancels=write.cancels), draft.take_news()
         self._writing = True
+        self._in_flight = commit
         self._house.submit(commit, lambda verdict: self._acknowledged(commit, verdict, news))
 
     def _acknowledged(self, commit: Commit, verdict: Verdict | StorageError, news: list[News]) -> None:
         self._writing = False
+        self._in_flight = None
         if self.over:
             return
         if isinstance(verdict, StorageError):

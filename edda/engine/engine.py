@@ -19,7 +19,7 @@ from edda.engine.environment import DatabaseClock, Environment
 from edda.engine.heartbeat import Lease
 from edda.engine.hook_queue import HookQueue
 from edda.engine.results import Ending, Results
-from edda.engine.worker import Bounds, Worker
+from edda.engine.worker import Bounds, Legacy, Worker
 from edda.storage.port import InstanceRow, Store
 from edda.workflow import App, Workflow
 
@@ -76,6 +76,7 @@ class Engine:
         """Id of the worker, also while it waits for its place."""
         self.worker: Worker | None = None
         """The registered worker; None while this process is only a client."""
+        self._legacy: Legacy = {}
         self._joining: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -117,6 +118,7 @@ class Engine:
             workflows=self._workflows,
             endings=self,
             on_dead=self._replace,
+            inheritance=self._legacy,
         )
         try:
             await worker.begin()
@@ -131,6 +133,7 @@ class Engine:
 
     def _replace(self, dead: Worker) -> None:
         self.worker = None
+        self._legacy = dead.legacy
         if not self._stopping:
             self._joining = asyncio.get_running_loop().create_task(self._rejoin(dead), name="edda-join")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
+from edda.core.commit import OutboxMessage
 from edda.core.history import HistoryEvent, InstanceId
 from edda.core.journal import Journal
 from edda.engine.attempts import Client, Outcome
@@ -30,7 +31,17 @@ class ChildEnded(NamedTuple):
     row: InstanceRow
 
 
-Arrival = Outcome | TimerDue | ChildEnded
+class Survivor(NamedTuple):
+    """A completed activity that was never acknowledged, because the worker was declared dead first.
+
+    If the same process gets the instance back before anybody else ran it, the result is recorded, not made again.
+    """
+
+    event: HistoryEvent
+    outbox: tuple[OutboxMessage, ...]
+
+
+Arrival = Outcome | TimerDue | ChildEnded | Survivor
 """Something that happened and is not recorded yet."""
 
 
@@ -54,6 +65,8 @@ class Instance:
         """Every call the body made; they outlive it, because their attempts do."""
         self.steps = Steps()
         self.arrived: deque[Arrival] = deque()
+        self.survivors: dict[str, Survivor] = {}
+        """By call id: what this process did under the claim before, unacknowledged."""
 
     @property
     def id(self) -> InstanceId:

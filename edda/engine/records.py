@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +13,7 @@ from edda.core.saga import UNDO_KEY
 from edda.engine.attempts import OutboxDraft, Outcome
 from edda.engine.body_run import Call
 from edda.engine.codec import encode_error
-from edda.engine.instance import ChildEnded, Instance
+from edda.engine.instance import ChildEnded, Instance, Survivor
 from edda.engine.plans import check_size, plan_of
 from edda.engine.replies import Reply, activity_error
 from edda.engine.step import Step
@@ -61,6 +62,23 @@ def record_success(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
     )
     instance.tell("on_activity_complete", instance.id, call.id, call.name, reply.value, cache_hit=False)
     return event, reply
+
+
+def record_survivor(instance: Instance, survivor: Survivor) -> HistoryEvent:
+    """Record again, under today's claim, what was done under the one before."""
+    event = survivor.event
+    seq, at_us = instance.journal.next_seq, instance.now_us()
+    instance.draft.outbox.extend(replace(message, seq=seq) for message in survivor.outbox)
+    return instance.draft.record(
+        Kind(event.kind),
+        at_us=at_us,
+        call_id=event.call_id,
+        name=event.name,
+        input=event.input,
+        output=event.output,
+        blob=event.blob,
+        meta=event.details() or None,
+    )
 
 
 def record_failure(instance: Instance, step: Step, outcome: Outcome) -> tuple[HistoryEvent, Reply] | None:

@@ -24,6 +24,7 @@ from edda.engine.driver import Driver
 from edda.engine.environment import DatabaseClock, Environment
 from edda.engine.heartbeat import Heartbeat, Lease
 from edda.engine.hook_queue import HookQueue
+from edda.engine.instance import Survivor
 from edda.engine.residents import Residents
 from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.port import Fenced, InstanceRow, Store, UnknownOutcome
@@ -58,6 +59,10 @@ class Bounds:
     payload_bytes_max: int
 
 
+Legacy = dict[InstanceId, tuple[int, dict[str, Survivor]]]
+"""Unacknowledged results of a worker that was declared dead: the claim they were made under, and they by call id."""
+
+
 class Endings(Protocol):
     """Who is told that an instance has ended."""
 
@@ -84,6 +89,7 @@ class Worker:
         workflows: Callable[[], dict[str, Workflow[..., object]]],
         endings: Endings,
         on_dead: Callable[[Worker], None],
+        inheritance: Legacy,
     ) -> None:
         self.id = worker_id
         self.app = app
@@ -95,6 +101,9 @@ class Worker:
         self.default_retry_policy = default_retry_policy
         self.payload_bytes_max = bounds.payload_bytes_max
         self.drivers: dict[InstanceId, Driver] = {}
+        self.legacy: Legacy = {}
+        """What a successor in this process may still write, filled when this worker is declared dead."""
+        self._inheritance = inheritance
         self._store = store
         self._bounds = bounds
         self._lease = lease
@@ -194,6 +203,8 @@ class Worker:
         self.dead = True
         log.warning("worker %s was declared dead; what it held goes on elsewhere", self.id)
         for driver in list(self.drivers.values()):
+            if survivors := driver.survivors():
+                self.legacy[driver.instance_id] = (driver.claim, survivors)
             driver.drop()
         self.drivers.clear()
         self._residents.clear()
@@ -254,8 +265,13 @@ class Worker:
         assert workflow is not None, f"claimed {row.id} of workflow {row.workflow}, which is not registered here"
         if row.id in self.drivers:  # two starts of one id, of which one found what the other had made
             return
-        driver = self.drivers[row.id] = Driver(self, row, history, workflow)
+        driver = self.drivers[row.id] = Driver(self, row, history, workflow, self._survivors_of(row))
         driver.begin()
+
+    def _survivors_of(self, row: InstanceRow) -> dict[str, Survivor]:
+        """Results that our predecessor could not write, if nobody had the instance in between."""
+        claim, survivors = self._inheritance.pop(row.id, (0, {}))
+        return survivors if row.claim == claim + 1 else {}
 
     # -- claiming ----------------------------------------------------------------------------------------------------
 

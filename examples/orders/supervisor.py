@@ -51,7 +51,9 @@ class Kill:
     under_way: frozenset[str] = frozenset()
     """Orders that had begun and not ended."""
     recovery_seconds: float | None = None
-    """Until the next worker had recorded its first step: its start, taking over, and the step itself."""
+    """Until the next worker had recorded its first step: its start, taking over, and the step itself.
+
+    None where no activity was left to do, only compensations and endings."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -159,8 +161,7 @@ class Supervisor:
                 run.outcomes[order_id] = words
             case _:
                 raise WorkerFailedError(f"worker {run.workers} said {line!r}")
-        if not run.recovering:
-            self._progress.show(len(run.outcomes), f"worker {run.workers}")
+        self._progress.show(len(run.outcomes), f"worker {run.workers}{' starts' if run.recovering else ''}")
 
     def _note_kill(self, kill: Kill) -> None:
         """What the worker said before it died has been heard; what it left unfinished is known only now."""

@@ -53,7 +53,7 @@ def shop(kept: tuple[Path, str], tmp_path: Path) -> Path:
 def test_the_worker_is_killed_twice_and_the_books_are_right(kept: tuple[Path, str]) -> None:
     _, said = kept
     assert "The books are right:" in said
-    assert said.count("orders under way, next record after") == 2
+    assert said.count("SIGKILL to worker") == 2
 
 
 def test_a_shop_with_orders_of_an_earlier_run_is_refused(shop: Path) -> None:

@@ -6,8 +6,10 @@ the scenario, and all time from the loop, so the same scenario is the same run t
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -124,6 +126,7 @@ class Node:
         """Ids under which it has registered."""
         self.ready = False
         self.leaving = False
+        self.engine: Engine | None = None
         random = Random(world.loop.random.getrandbits(48))
         skew_us = random.choice((0, -3_600_000_000, 3_600_000_000, 30_000_000))
         loop = world.loop
@@ -153,9 +156,6 @@ class SimApp(EddaApp):
         self.world = node.world
 
     async def initialize(self) -> None:
-        import asyncio
-        import os
-
         self._home = (asyncio.get_running_loop(), os.getpid())
         engine = Engine(
             app=self,
@@ -165,15 +165,11 @@ class SimApp(EddaApp):
             workflows=self._registered,
             environment=self.node.environment,
         )
-        self._engine = engine
+        self._engine = self.node.engine = engine
         await engine.begin()
 
     def __del__(self) -> None:
         pass
-
-    @property
-    def engine(self) -> Engine | None:
-        return self._engine
 
 
 class World:
@@ -244,8 +240,7 @@ class World:
     def _put_away(self) -> None:
         self.over = True
         for node in self.nodes:
-            engine = node.app.engine
-            worker = engine.worker if engine is not None else None
+            worker = node.engine.worker if node.engine is not None else None
             if worker is not None:
                 for driver in [*worker.drivers.values(), *worker._residents._parked.values()]:
                     phase = driver._phase
