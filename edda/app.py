@@ -28,6 +28,7 @@ from edda.exceptions import (
     InstanceNotFoundError,
     NotCancellableError,
     NotRepairableError,
+    ShuttingDownError,
     WrongLoopError,
 )
 from edda.history import HistoryEntry, entry_of
@@ -125,12 +126,15 @@ class EddaApp:
         self._engine: Engine | None = None
         self._home: tuple[asyncio.AbstractEventLoop, int] | None = None
         self._starting: asyncio.Lock | None = None
+        self._closing = False
         constructed_apps.add(self)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     async def initialize(self) -> None:
         """Connect, bring the tables up to date, and begin to work. Idempotent."""
+        if self._closing:
+            raise ShuttingDownError(f"{self!r} is shutting down: initialise it again after that")
         loop = asyncio.get_running_loop()
         if self._home is not None:
             self._must_be_home()
@@ -158,15 +162,16 @@ class EddaApp:
 
     async def shutdown(self) -> None:
         """Stop taking work, let what runs end within the grace, free the rest for others. Idempotent."""
-        engine, self._engine = self._engine, None
-        if engine is None:
-            self._home = None
+        engine = self._engine
+        if engine is None or self._closing:
             return
         self._must_be_home()
+        self._closing = True
         try:
             await engine.stop()
         finally:
-            self._home = None
+            self._engine = self._home = None
+            self._closing = False
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -210,6 +215,8 @@ class EddaApp:
             await self.initialize()
         self._must_be_home()
         assert self._engine is not None
+        if self._closing:
+            raise ShuttingDownError(f"{self!r} is shutting down: it takes no more calls")
         return self._engine
 
     @property

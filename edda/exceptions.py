@@ -78,6 +78,10 @@ class NoAppError(EddaError):
     """No EddaApp is running here, or several are. Use `await app.start(workflow, ...)`, or `async with app:` first."""
 
 
+class ShuttingDownError(EddaError):
+    """This EddaApp is shutting down: it takes no more work."""
+
+
 class WrongLoopError(EddaError):
     """This EddaApp was initialised in another event loop or process. Use it there, or `await app.shutdown()` first."""
 

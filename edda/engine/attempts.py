@@ -146,7 +146,7 @@ class Attempts:
         self._activities_max = activities_max
         self._threads = threads
         self._pool: DaemonThreads | None = None
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Attempt] = {}
         self._queue: deque[Attempt] = deque()
 
     def run(self, client: Client, order: Order) -> Attempt:
@@ -164,11 +164,11 @@ class Attempts:
         context.run(current_app.set, self.app)
         loop = asyncio.get_running_loop()
         task = attempt.task = loop.create_task(attempt.execute(), context=context)
-        self._running.add(task)
+        self._running[task] = attempt
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        del self._running[task]
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("an attempt broke down inside edda", exc_info=error)
         while self._queue and len(self._running) < self._activities_max:
@@ -189,8 +189,8 @@ class Attempts:
         """Cancel what runs and leave the threads to themselves."""
         self._queue.clear()
         tasks = list(self._running)
-        for task in tasks:
-            task.cancel()
+        for attempt in list(self._running.values()):
+            attempt.forget()
         if tasks:
             await asyncio.wait(tasks, timeout=5)
         if self._pool is not None:

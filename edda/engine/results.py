@@ -11,7 +11,7 @@ from edda.core.history import InstanceId
 from edda.core.lifecycle import ENDED, Status
 from edda.engine.driver import Driver
 from edda.engine.environment import Environment
-from edda.exceptions import InstanceNotFoundError, StorageError
+from edda.exceptions import InstanceNotFoundError, ShuttingDownError, StorageError
 from edda.storage.port import InstanceRow, Store
 
 log = logging.getLogger("edda.engine")
@@ -108,6 +108,15 @@ class Results:
         return found
 
     async def stop(self) -> None:
+        """Whoever still waits hears that there will be no answer here."""
+        for instance_id, futures in list(self._waiting.items()):
+            for future in futures:
+                if not future.done():
+                    future.set_exception(
+                        ShuttingDownError(
+                            f"The app was shut down while '{instance_id}' was waited for; it goes on later"
+                        )
+                    )
         if self._poller is not None:
             self._poller.cancel()
             await asyncio.wait({self._poller})

@@ -126,6 +126,8 @@ class Worker:
         """Instances worth claiming by id: known to be due or woken."""
         self._due: list[tuple[int, InstanceId]] = []
         self._polled_us = 0
+        self._starting = 0
+        """Starts in flight that will be driven here."""
         self._missing: dict[InstanceId, int] = {}
         self._looked_for_orphans_us = environment.steady_us()
         self._notice_hint = asyncio.Event()
@@ -233,13 +235,18 @@ class Worker:
 
     @property
     def room(self) -> int:
-        return 0 if self._stopping or self.dead else self._bounds.running_max - len(self.drivers)
+        taken = len(self.drivers) + self._starting
+        return 0 if self._stopping or self.dead else self._bounds.running_max - taken
 
     async def start(self, new: NewInstance) -> Creation:
         """Create an instance and run it here at once, if there is room."""
         if self.room > 0:
             new = replace(new, owner=WorkerId(self.id))
-        creation, asked_twice = await self._committer.start(new)
+            self._starting += 1
+        try:
+            creation, asked_twice = await self._committer.start(new)
+        finally:
+            self._starting -= new.owner is not None
         ours = creation.created or (asked_twice and creation.owner == self.id and creation.status is Status.RUNNING)
         if ours and new.owner is not None:
             self._adopt_new(new)

@@ -327,7 +327,7 @@ class MemoryStore:
         quarantined: list[InstanceId] = []
         for row in self._held_by(dead):
             if row.crashes + 1 < CRASHES_TO_QUARANTINE:
-                self._update(row.id, now_us, owner=None, crashes=row.crashes + 1, claimable_at_us=now_us)
+                self._update(row.id, now_us, owner=None, crashes=row.crashes + 1, claimable_at_us=row.created_at_us)
                 freed.append(row.id)
             else:
                 self._update(
@@ -349,7 +349,7 @@ class MemoryStore:
         if worker in self.workers:
             self.workers[worker].alive = False
         for row in self._held_by(worker):
-            self._update(row.id, now_us, owner=None, claimable_at_us=now_us)
+            self._update(row.id, now_us, owner=None, claimable_at_us=row.created_at_us)
 
     # -- verbs of people ---------------------------------------------------------------------------------------------
 

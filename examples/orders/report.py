@@ -63,7 +63,7 @@ def _group(title: str, texts: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _kill(kill: Kill) -> str:
     recovery = "" if kill.recovery_seconds is None else f", next record after {kill.recovery_seconds:.2f} s"
-    return f"{kill.at_share:>6.0%}  done, {len(kill.under_way)} orders under way{recovery}"
+    return f"{kill.at_share:>6.0%}  done, {len(kill.under_way)} under way{recovery}"
 
 
 def verdict(books: Books, differences: list[str]) -> str:

@@ -169,7 +169,7 @@ class Supervisor:
         kill = replace(kill, under_way=run.under_way)
         run.kills.append(kill)
         self._progress.say(
-            f"  SIGKILL to worker {run.workers} at {kill.at_share:.0%}, with {len(kill.under_way)} orders under way"
+            f"  SIGKILL to worker {run.workers} at {kill.at_share:.0%}, orders under way: {len(kill.under_way)}"
         )
         self._progress.show(len(run.outcomes), f"worker {run.workers + 1} starts")
 

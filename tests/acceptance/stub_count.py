@@ -21,7 +21,9 @@ def run_on_stub(report: Path, *, arguments: tuple[str, ...] = ()) -> None:
     files = [str(path.relative_to(_ROOT)) for path in sorted(_HERE.glob("test_promises_*.py"))]
     command = [sys.executable, "-m", "pytest", "-p", "tests.acceptance.stub_engine", "-q", "--no-header", "--tb=no"]
     command += ["-p", "no:cacheprovider", "--runxfail", f"--junit-xml={report}", *arguments, *files]
-    subprocess.run(command, cwd=_ROOT, check=False, stdout=subprocess.DEVNULL)
+    outcome = subprocess.run(command, cwd=_ROOT, check=False, capture_output=True, text=True)
+    if outcome.returncode != 1:  # tests failed, as they should
+        raise RuntimeError(f"pytest ended with {outcome.returncode}\n{outcome.stdout}\n{outcome.stderr}")
 
 
 def verdicts(report: Path) -> dict[int, bool]:

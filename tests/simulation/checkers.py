@@ -37,6 +37,8 @@ ANSWERED: Final = frozenset(
 )
 VIOLATIONS_MAX: Final = 20
 ATTEMPT_FAILED: Final = frozenset({Kind.ACTIVITY_ATTEMPT_FAILED, Kind.COMPENSATION_ATTEMPT_FAILED})
+FAILURES: Final = ATTEMPT_FAILED | {Kind.ACTIVITY_FAILED, Kind.COMPENSATION_FAILED}
+EXPECTED_ERRORS: Final = ("Flaky", "TerminalError", "ActivityTimeoutError", "nothing of it was written")
 
 
 class Incarnation:
@@ -250,6 +252,8 @@ class Records:
             most = _policy_of(event).max_attempts
             if most is not None and failures[event.call_id] > most:
                 self.violate("I13", f"{instance_id} {event.call_id} failed {failures[event.call_id]} times of {most}")
+            if event.output and event.kind in FAILURES and not any(name in event.output for name in EXPECTED_ERRORS):
+                self.violate("I13", f"{instance_id} {event.call_id} failed with {event.output[:300]}")
             if event.kind in (Kind.ACTIVITY_FAILED, Kind.COMPENSATION_FAILED) and event.meta:
                 metadata = event.details()["retry_metadata"]
                 if metadata["total_attempts"] != failures[event.call_id]:

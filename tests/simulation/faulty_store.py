@@ -8,7 +8,7 @@ process dies is done or not, as chance will have it. A dead process gets no answ
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from edda.core.commit import Batch, BatchOutcome, Commit, Creation, End, NewInstance, Park, Undo, Verdict
@@ -35,7 +35,10 @@ TRAVEL_US_MAX: Final = 2_000
 SLOW_US: Final = (300_000, 3_500_000)
 LATE_US_MAX: Final = 1_500_000
 _ERRORS: Final = (Fenced, StorageError, UnknownOutcome, SerializationFailure)
-_TO_PEOPLE: Final = frozenset({Fault.LOST, Fault.NOT_DONE, Fault.LATE})
+_WAIT_FOR_THE_GATE: Final = frozenset(
+    {"write start", "write step", "write child", "write park", "write undo", "write end", "claim", "settle", "reap"}
+)
+"""What cannot be done while another transaction is open, where the database has one writer."""
 
 
 def kind_of(batch: Batch) -> str:
@@ -65,8 +68,10 @@ class FaultyStore:
 
     # -- travelling --------------------------------------------------------------------------------------------------
 
-    def call(self, operation: str, do: Callable[[], Any]) -> asyncio.Future[Any]:
-        """Send a call; the future is its answer."""
+    def call(
+        self, operation: str, do: Callable[[], Any], *, inside: FaultyTransaction | None = None
+    ) -> asyncio.Future[Any]:
+        """Send a call, maybe inside an open transaction; the future is its answer."""
         process = self.node.process
         if process.dead or self.world.over:
             raise Gone
@@ -78,15 +83,24 @@ class FaultyStore:
             # Sent, and stuck on the way for as long as the process is.
             self.world.hit(operation, fault)
             self.world.pause(self.node)
-            loop.after(loop.world, self.world.pause_us + int(chance * TRAVEL_US_MAX), self._arrive, answer, operation, do, None)
+            loop.after(loop.world, self.world.pause_us + int(chance * TRAVEL_US_MAX), self._arrive, answer, operation, do, None, inside)
         else:
-            loop.after(loop.world, 20 + int(chance * TRAVEL_US_MAX), self._arrive, answer, operation, do, fault)
+            loop.after(loop.world, 20 + int(chance * TRAVEL_US_MAX), self._arrive, answer, operation, do, fault, inside)
         return answer
 
     def _arrive(
-        self, answer: asyncio.Future[Any], operation: str, do: Callable[[], Any], fault: Fault | None
+        self,
+        answer: asyncio.Future[Any],
+        operation: str,
+        do: Callable[[], Any],
+        fault: Fault | None,
+        inside: FaultyTransaction | None,
     ) -> None:
         world, loop = self.world, self.world.loop
+        gate = world.gate
+        if gate is not None and gate is not inside and gate.alive and operation in _WAIT_FOR_THE_GATE:
+            loop.after(loop.world, 2_000, self._arrive, answer, operation, do, fault, inside)
+            return
         if self.node.process.dead:
             if loop.random.random() < 0.5:
                 world.note(self.node, f"{operation}: lost with its sender")
@@ -95,7 +109,7 @@ class FaultyStore:
             self._do(do)
             return
         if operation == "settle" and self.late:
-            loop.after(loop.world, 5_000, self._arrive, answer, operation, do, fault)
+            loop.after(loop.world, 5_000, self._arrive, answer, operation, do, fault, inside)
             return
         if fault is not None:
             world.hit(operation, fault)
@@ -228,8 +242,14 @@ class FaultyStore:
             lambda: run_now(self.model.list_instances(status=status, workflow=workflow, limit=limit, before=before)),
         )
 
-    def transaction(self, worker: WorkerId, *, label: str) -> FaultyTransaction:
-        return FaultyTransaction(self, worker, label)
+    @property
+    def sessions_exclude_writes(self) -> bool:
+        return self.world.scenario.one_writer
+
+    def transaction(
+        self, worker: WorkerId, *, label: str, before_open: Callable[[], Awaitable[None]] | None = None
+    ) -> FaultyTransaction:
+        return FaultyTransaction(self, worker, before_open)
 
     def is_serialization_failure(self, error: BaseException) -> bool:
         return isinstance(error, SerializationFailure)
@@ -291,49 +311,94 @@ class FaultyLeaseLine:
 
 
 class FaultySession:
-    """What stands for an `AsyncSession`: collects rows."""
+    """What stands for an `AsyncSession`: collects rows. `flush` is its first statement."""
 
-    def __init__(self) -> None:
+    def __init__(self, transaction: FaultyTransaction) -> None:
         self.rows: list[Any] = []
+        self._transaction = transaction
 
     def add(self, row: Any) -> None:
         self.rows.append(row)
 
+    async def flush(self) -> None:
+        await self._transaction.open()
+
 
 class FaultyTransaction:
-    """Rows and starts wait here, and reach the model together with the commit."""
+    """Rows wait here, and reach the model together with the commit. With one writer it holds the gate while open."""
 
-    def __init__(self, store: FaultyStore, worker: WorkerId, label: str) -> None:
+    def __init__(
+        self, store: FaultyStore, worker: WorkerId, before_open: Callable[[], Awaitable[None]] | None
+    ) -> None:
         self._store = store
         self._worker = worker
-        self._label = label
-        self.session = FaultySession()
+        self._before_open = before_open
         self._starts: list[NewInstance] = []
+        self.session = FaultySession(self)
+        self.opened = False
+        self.over = False
 
     @property
-    def opened(self) -> bool:
-        return bool(self.session.rows or self._starts)
+    def alive(self) -> bool:
+        return not self.over and not self._store.node.process.dead
+
+    async def open(self) -> None:
+        if self.opened:
+            return
+        if self._before_open is not None:
+            await self._before_open()
+        world = self._store.world
+        while world.scenario.one_writer and world.gate is not None and world.gate.alive:
+            await asyncio.sleep(0.003)
+        self.opened = True
+        if world.scenario.one_writer:
+            world.gate = self
 
     async def flush(self) -> bool:
+        if self.session.rows or self._starts:
+            await self.open()
         return self.opened
 
     async def commit(self, commit: Commit) -> Verdict:
-        rows, starts = tuple(self.session.rows), tuple(self._starts)
+        """The statements can be interrupted; COMMIT runs to its end, and an interruption is felt afterwards."""
         world, node = self._store.world, self._store.node
+        rows, starts = tuple(self.session.rows), tuple(self._starts)
         try:
-            verdict: Verdict = await self._store.call(
-                "session commit", lambda: world.session_commit(node, self._worker, commit, rows, starts)
+            await self._store.call("", lambda: None, inside=self)
+            answer = self._store.call(
+                "session commit", lambda: world.session_commit(node, self._worker, commit, rows, starts), inside=self
             )
+            verdict: Verdict = await to_the_end(answer)
         finally:
             await self.rollback()
         return verdict
 
     async def start(self, new: NewInstance) -> Creation:
+        await self.open()
         if new.id in self._store.model.rows:
             return self._store.model.create_now(new)
         self._starts.append(new)
         return Creation(created=True, workflow=new.workflow, args_hash=new.args_hash)
 
     async def rollback(self) -> None:
+        self.over = True
         self.session.rows.clear()
         self._starts.clear()
+        if self._store.world.gate is self:
+            self._store.world.gate = None
+
+
+async def to_the_end(answer: asyncio.Future[Any]) -> Any:
+    """As the real sessions do: whoever is cancelled while COMMIT is under way learns its outcome first."""
+    cancellations = 0
+    while not answer.done():
+        try:
+            await asyncio.wait({answer})
+        except asyncio.CancelledError:
+            cancellations += 1
+    task = asyncio.current_task()
+    assert task is not None
+    for _ in range(cancellations):
+        task.uncancel()
+        task.cancel()
+    return answer.result()

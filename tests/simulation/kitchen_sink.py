@@ -75,6 +75,7 @@ async def session(ctx: edda.WorkflowContext, number: int, naps: int) -> int:
     row: Any = ("effect", str(ctx.instance_id), ctx.activity.id, number)
     if naps % 2:
         ctx.session.add(row)
+        await ctx.session.flush()
         await _work(ctx, naps, number)
     else:
         await _work(ctx, naps, number)

@@ -28,7 +28,7 @@ from edda.storage.port import Claims, UnknownOutcome
 from edda.workflow import Workflow, constructed_apps
 from tests.simulation.checkers import Incarnation, Records
 from tests.simulation.faults import Fault, Plan, plan_of
-from tests.simulation.faulty_store import FaultyStore, run_now
+from tests.simulation.faulty_store import FaultyStore, FaultyTransaction, run_now
 from tests.simulation.kitchen_sink import has_children, kitchen_sink, tree_of
 from tests.simulation.loop import Process, SimLoop
 
@@ -71,6 +71,8 @@ class Scenario:
     crashes: tuple[int, ...] = ()
     pauses: tuple[int, ...] = ()
     restart_us: tuple[int, int] = (20_000, 2_500_000)
+    one_writer: bool = False
+    """As on SQLite: an open session keeps all writes waiting."""
 
 
 def scenario_of(seed: int) -> Scenario:
@@ -101,11 +103,13 @@ def scenario_of(seed: int) -> Scenario:
             return ()
         return tuple(int(10 ** random.uniform(3.0, 6.5)) for _ in range(random.randint(1, most)))
 
+    one_writer = random.random() < 0.12
     return Scenario(
         seed=seed,
         starts=starts,
         plan=plan,
-        workers=random.choice((1, 2, 2, 2, 3)),
+        one_writer=one_writer,
+        workers=1 if one_writer else random.choice((1, 2, 2, 2, 3)),
         always_evict=random.choice((0.0, 0.0, 0.5, 1.0)),
         presence=random.choice((0.0, 1.0, 1.0)),
         shutdowns=times(1.0 if "retire" in plan else 0.1, 1),
@@ -185,6 +189,7 @@ class World:
         self.nodes: list[Node] = []
         self.hits: Counter[tuple[str, str]] = Counter()
         """(operation, fault) -> how often; fault "ok" counts the calls that went well."""
+        self.gate: FaultyTransaction | None = None
         self.over = False
         self.pause_us = PAUSE_US
         self.disturbances = 0

@@ -1,8 +1,8 @@
 """What two transactions do to each other on real servers: each verb is stopped before each of its statements and before
 COMMIT, while another one runs from another connection.
 
-The laws: no write of a worker lands after it was declared dead, and declaring it dead never waits for ever; no wake and no
-cancel is lost; nothing is claimed twice.
+The laws: no write of a worker lands after it was declared dead, and declaring it dead never waits for ever; no wake
+and no cancel is lost; nothing is claimed twice.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from edda.core.history import WorkerId
 from edda.core.lifecycle import Status
 from edda.storage.port import Fenced, UnknownOutcome
 from edda.storage.sql import commits, open_store
+from edda.storage.sql.server_database import ServerDatabase
 from edda.storage.sql.store import SqlStore
 from tests.storage.support import W1, W2, World, commit, iid, message, new, select
 
@@ -54,6 +56,14 @@ class Two:
 
     first: World
     second: World
+    stops: list[Stop] = field(default_factory=list[Stop])
+
+    def stop(self, verb: str, place: int) -> Stop:
+        """Stop the first one's verb at this place."""
+        stop = Stop(verb, place)
+        self.stops.append(stop)
+        self.first.store.on_statement = stop
+        return stop
 
     @property
     def stores(self) -> tuple[SqlStore, SqlStore]:
@@ -69,6 +79,9 @@ async def two(server_url: str) -> AsyncIterator[Two]:
         try:
             yield two
         finally:
+            two.first.store.on_statement = None
+            for stop in two.stops:
+                stop.go_on.set()
             await two.first.close()
             await two.second.close()
 
@@ -85,8 +98,7 @@ async def _opened(url: str) -> AsyncGenerator[SqlStore]:
 
 async def stops(two: Two, verb: str, work: Callable[[], Awaitable[Any]]) -> int:
     """How many places a verb has to be stopped at."""
-    counter = Stop(verb, place=-1)
-    two.first.store.on_statement = counter
+    counter = two.stop(verb, -1)
     await work()
     two.first.store.on_statement = None
     return counter.passed
@@ -95,9 +107,8 @@ async def stops(two: Two, verb: str, work: Callable[[], Awaitable[Any]]) -> int:
 async def interleave(
     two: Two, verb: str, place: int, stopped: Callable[[], Awaitable[Any]], other: Callable[[], Awaitable[Any]]
 ) -> tuple[Any, Any]:
-    """Stop the first at a place, let the second run as far as it gets, then let the first go on. Returns the answers."""
-    stop = Stop(verb, place)
-    two.first.store.on_statement = stop
+    """Stop the first at a place, let the second run as far as it gets, let the first go on. Returns the answers."""
+    stop = two.stop(verb, place)
     one = asyncio.ensure_future(answer(stopped()))
     reaching = asyncio.ensure_future(stop.reached.wait())
     await asyncio.wait({one, reaching}, return_when=asyncio.FIRST_COMPLETED)
@@ -140,10 +151,13 @@ async def content(store: SqlStore) -> list[Any]:
     ]
 
 
-async def write_in_transaction(store: SqlStore, batch: Batch) -> Any:
+async def write_in_transaction(store: SqlStore, worker: WorkerId, batch: Batch) -> Any:
     """As `ctx.session` does it, also on PostgreSQL: the batch is a statement of a transaction that goes on."""
-    runner = store.database.runner("commit")  # type: ignore[attr-defined]  # pyright: ignore
-    return await runner.run("write", lambda: commits.write(store.database.dialect, W1, batch), repeat=False, worker=W1)
+    database = store.database
+    assert isinstance(database, ServerDatabase)
+    return await database.runner("commit").run(
+        "write", lambda: commits.write(database.dialect, worker, batch), repeat=False, worker=worker
+    )
 
 
 @pytest.mark.parametrize("how", ["batch", "transaction"])
@@ -151,27 +165,18 @@ async def write_in_transaction(store: SqlStore, batch: Batch) -> Any:
 async def test_nothing_of_a_worker_lands_after_it_was_declared_dead(two: Two, what: str, how: str) -> None:
     """The worker hangs before a statement or before COMMIT; its presence is gone; another one reaps it."""
     zombie, reaper = two.stores
-
-    async def write(name: str) -> Any:
-        batch = batches(name)[what]
-        return await (zombie.write(W1, batch) if how == "batch" else write_in_transaction(zombie, batch))
-
+    write = SqlStore.write if how == "batch" else write_in_transaction
     await two.first.start(new("probe", owner=W1), new("other"))
-    places = await stops(two, "write", lambda: write("probe"))
+    places = await stops(two, "write", lambda: write(zombie, W1, batches("probe")[what]))
     assert places >= 1
     for place in range(places):
-        name = f"i{place}"
-        if place:
-            await two.first.worker(worker := WorkerId(f"again-{place}"))
-            await two.first.store.retire(worker)
-        await _revive(two)
-        await two.first.start(new(name, owner=W1))
-        stop = Stop("write", place)
-        zombie.on_statement = stop
-        writing = asyncio.ensure_future(answer(write(name)))
-        await asyncio.wait_for(stop.reached.wait(), timeout=10)
-        await two.first.leave(W1)
-        reaped = await asyncio.wait_for(reaper.reap(W1), timeout=10)
+        name, worker = f"i{place}", await two.first.worker(WorkerId(f"zombie-{place}"))
+        await two.first.start(new(name, owner=worker), worker=worker)
+        stop = two.stop("write", place)
+        writing = asyncio.ensure_future(answer(write(zombie, worker, batches(name)[what])))
+        await asyncio.wait_for(stop.reached.wait(), timeout=20)
+        await two.first.leave(worker)
+        reaped = await asyncio.wait_for(reaper.reap(worker), timeout=20)
         assert reaped is not None
         assert iid(name) in reaped.freed
         after = await content(reaper)
@@ -181,53 +186,44 @@ async def test_nothing_of_a_worker_lands_after_it_was_declared_dead(two: Two, wh
         assert await content(reaper) == after
         if outcome is UnknownOutcome:
             with pytest.raises(Fenced):
-                await zombie.settle(W1, batches(name)[what])
-        zombie.on_statement = None
-
-
-async def _revive(two: Two) -> None:
-    """For the next round of a test only: the same id, alive again."""
-    if W1 not in two.first.lines:
-        from tests.storage.support import do
-
-        await do(two.second.store, "delete from edda_worker where id = ?", W1)
-        await two.first.worker(W1)
+                await zombie.settle(worker, batches(name)[what])
 
 
 @pytest.mark.parametrize("what", ["step", "park", "end"])
 async def test_what_a_worker_was_writing_is_finished_before_it_is_dead(two: Two, what: str) -> None:
     """It is only slow: the reaper waits for the batch under way, and frees what is left."""
-    places = await stops(two, "write", lambda: two.first.store.write(W1, batches("probe")["step"]))
-    await two.first.start(new("a", owner=W1))
-    line = two.first.lines.pop(W1)
-    await line.close()
-    outcome, reaped = await interleave(
-        two,
-        "write",
-        places - 1,
-        lambda: two.first.store.write(W1, batches("a")[what]),
-        lambda: two.second.store.reap(W1),
-    )
-    assert reaped is not None
-    if outcome is Fenced:
-        assert await two.second.history("a") == []
-        assert reaped.freed == ("a",)
-    else:
-        assert await two.second.history("a") == [1]
-        assert reaped.freed == (("a",) if what == "step" else ())
+    await two.first.start(new("probe", owner=W1))
+    places = await stops(two, "write", lambda: two.first.store.write(W1, batches("probe")[what]))
+    for place in range(places):
+        name, worker = f"i{place}", await two.first.worker(WorkerId(f"slow-{place}"))
+        await two.first.start(new(name, owner=worker), worker=worker)
+        await two.first.leave(worker)
+        outcome, reaped = await interleave(
+            two,
+            "write",
+            place,
+            partial(two.first.store.write, worker, batches(name)[what]),
+            partial(two.second.store.reap, worker),
+        )
+        assert reaped is not None
+        if outcome is Fenced:
+            assert await two.second.history(name) == []
+            assert reaped.freed == (name,)
+        else:
+            assert await two.second.history(name) == [1]
+            assert reaped.freed == ((name,) if what == "step" else ())
 
 
 async def test_a_claim_and_a_reaper_do_not_leave_an_instance_with_the_dead(two: Two) -> None:
     await two.second.start(new("x"), worker=W2)
     places = await stops(two, "claim", lambda: two.first.claim(W1))
-    await two.first.leave(W1)
     for place in range(places):
-        await _revive(two)
-        await two.second.start(new(f"a{place}"), worker=W2)
-        await two.first.leave(W1)
-        await interleave(two, "claim", place, lambda: two.first.claim(W1), lambda: two.second.store.reap(W1))
-        assert (await select(two.second.store, "select id from edda_instance where owner = ?", W1)) == []
-        assert f"a{place}" in await two.second.claim(W2)
+        name, worker = f"i{place}", await two.first.worker(WorkerId(f"slow-{place}"))
+        await two.second.start(new(name), worker=W2)
+        await two.first.leave(worker)
+        await interleave(two, "claim", place, partial(two.first.claim, worker), partial(two.second.store.reap, worker))
+        assert (await select(two.second.store, "select id from edda_instance where owner = ?", worker)) == []
+        assert name in await two.second.claim(W2)
 
 
 # -- wakes and cancels ----------------------------------------------------------------------------------------------

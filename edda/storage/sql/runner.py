@@ -34,6 +34,7 @@ ATTEMPTS_MAX: Final = 10
 BACKOFF_SECONDS_FIRST: Final = 0.01
 BACKOFF_SECONDS_MAX: Final = 1.0
 ANSWER_SECONDS_MAX: Final = 30.0
+CLOSE_SECONDS_MAX: Final = 5.0
 
 _logger = logging.getLogger("edda.storage")
 
@@ -105,8 +106,13 @@ class Runner:
         return await self._shielded(self._run(name, make, atomic=atomic, repeat=repeat, worker=worker))
 
     async def close(self) -> None:
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        """Wait for what is under way, within reason."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS_MAX)
+            for task in late:
+                task.cancel()  # which drops the connection, too
+            if late:
+                await asyncio.wait(late)
         if self._wire is not None:
             wire, self._wire = self._wire, None
             with contextlib.suppress(Exception):

@@ -107,9 +107,10 @@ def reap(dialect: Dialect, dead: WorkerId, present: Collection[WorkerId] | None)
             "update edda_instance set owner = null, updated_at_us = ?, "
             f"status = case when crashes + 1 < {CRASHES_TO_QUARANTINE} then status "
             f"else '{Status.QUARANTINED.value}' end, "
-            f"claimable_at_us = case when crashes + 1 < {CRASHES_TO_QUARANTINE} then {dialect.integer} else null end, "
+            # As old as it is: what was interrupted goes on before what has not begun.
+            f"claimable_at_us = case when crashes + 1 < {CRASHES_TO_QUARANTINE} then created_at_us else null end, "
             "crashes = crashes + 1 where owner = ?",
-            (now_us, now_us, dead),
+            (now_us, dead),
         )
     return _reaped(held)
 
@@ -140,7 +141,7 @@ def retire(dialect: Dialect, worker: WorkerId) -> Verb[tuple[InstanceId, ...]]:
     held = yield from _bury(dialect, worker)
     if held:
         yield Statement(
-            "update edda_instance set owner = null, claimable_at_us = ?, updated_at_us = ? where owner = ?",
-            (now_us, now_us, worker),
+            "update edda_instance set owner = null, claimable_at_us = created_at_us, updated_at_us = ? where owner = ?",
+            (now_us, worker),
         )
     return ids(list(held))
