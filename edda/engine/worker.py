@@ -438,20 +438,22 @@ class Worker:
 
     async def _reap_loop(self) -> None:
         while True:
+            if self.trusted and self.environment.steady_us() >= self._gap_until_us:
+                await self._reap_absentees()
             await asyncio.sleep(self.environment.jitter(ABSENCE_SECONDS))
-            if not self.trusted or self.environment.steady_us() < self._gap_until_us:
-                continue
-            try:
-                for absent in await self._store.absentees(WorkerId(self.id)):
-                    reaped = await self._store.reap(absent)
-                    if reaped is not None and (reaped.freed or reaped.quarantined):
-                        log.warning(
-                            "worker %s is gone; freed %d instances, quarantined %d",
-                            absent, len(reaped.freed), len(reaped.quarantined),
-                        )  # fmt: skip
-                        self._hint.set()
-            except (StorageError, UnknownOutcome) as error:
-                log.warning("cannot look for absent workers: %s", error)
+
+    async def _reap_absentees(self) -> None:
+        try:
+            for absent in await self._store.absentees(WorkerId(self.id)):
+                reaped = await self._store.reap(absent)
+                if reaped is not None and (reaped.freed or reaped.quarantined):
+                    log.warning(
+                        "worker %s is gone; freed %d instances, quarantined %d",
+                        absent, len(reaped.freed), len(reaped.quarantined),
+                    )  # fmt: skip
+                    self._hint.set()
+        except (StorageError, UnknownOutcome) as error:
+            log.warning("cannot look for absent workers: %s", error)
 
     # -- House: what drivers ask for ---------------------------------------------------------------------------------
 

@@ -158,6 +158,7 @@ class SimApp(EddaApp):
         constructed_apps.discard(self)
         self.node = node
         self.world = node.world
+        self.bench = node.world.bench
 
     async def initialize(self) -> None:
         self._home = (asyncio.get_running_loop(), os.getpid())
@@ -189,6 +190,8 @@ class World:
         self.nodes: list[Node] = []
         self.hits: Counter[tuple[str, str]] = Counter()
         """(operation, fault) -> how often; fault "ok" counts the calls that went well."""
+        self.bench: object = None
+        """What canonical workflows find their surroundings by."""
         self.gate: FaultyTransaction | None = None
         self.over = False
         self.pause_us = PAUSE_US

@@ -85,6 +85,7 @@ def _due(
 ) -> Verb[Sequence[Row]]:
     """What is due, locked; what others have locked is passed over."""
     columns = "select id, claimable_at_us, crashes, claim from edda_instance"
+    indexed = f"{columns}{dialect.by_claim_index}"
     harmless = "" if suspects else f" and crashes < {CRASHES_OF_A_SUSPECT}"
     if ids is not None:
         condition, params = dialect.within("id", ids)
@@ -95,7 +96,7 @@ def _due(
         )
         return rows
     branch = (
-        f"{columns} where workflow = ? and {DUE}{harmless} "
+        f"{indexed} where workflow = ? and {DUE}{harmless} "
         f"order by claimable_at_us, id limit ?{dialect.lock_unless_taken}"
     )
     rows, _ = yield Statement(

@@ -64,6 +64,9 @@ class Dialect:
     single_statements: ClassVar[frozenset[str]] = frozenset()
     """The verbs that are one statement here: they need no BEGIN and no COMMIT."""
 
+    by_claim_index: ClassVar[str] = ""
+    """After the table's name: walk the claim index, whatever the statistics say."""
+
     # -- statements --------------------------------------------------------------------------------------------------
 
     if_absent: ClassVar[str] = " on conflict do nothing"

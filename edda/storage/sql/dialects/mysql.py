@@ -45,6 +45,9 @@ class MysqlDialect(Dialect):
     now = "cast(unix_timestamp(sysdate(6)) * 1000000 as signed)"
     # The reaper's FOR UPDATE waits for it; so does a renewal, for the time of a batch.
     fence_lock = " lock in share mode"
+    # On a small table it prefers another index and a sort, and a sort locks all that could be claimed: another worker
+    # then finds nothing to do.
+    by_claim_index = " force index (edda_instance_claimable)"
     # A user's transaction may be REPEATABLE READ, and see an old snapshot otherwise.
     latest = " lock in share mode"
     # There is no ON CONFLICT; INSERT IGNORE would also cut what is too long.

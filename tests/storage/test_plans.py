@@ -1,0 +1,152 @@
+"""Every statement goes by an index: each verb runs once on tables with some thousand rows, and what it sent is explained.
+
+On SQLite, PostgreSQL and the MySQL family alike. Where a claim sorts before it locks, a second worker would find nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edda.core.commit import Batch, End, Park, Undo
+from edda.core.history import WorkerId
+from edda.core.lifecycle import Status
+from edda.storage.sql.store import SqlStore
+from edda.storage.sql.verb import Statement
+from tests.storage.support import FAR, W1, W2, World, commit, do, iid, message, new, select
+
+ROWS = 3000
+PARK = Park(status=Status.WAITING_FOR_TIMER, reason="", due_us=FAR, seen_wakes=0)
+
+
+@pytest.fixture
+async def world(sql_store: SqlStore) -> World:
+    """Many instances: some due, most waiting or ended, as in a database that has lived for a while."""
+    world = World(sql_store)
+    await world.worker(W1)
+    for start in range(0, ROWS, 500):
+        names = [f"i{number:05}" for number in range(start, start + 500)]
+        await world.start(*(new(name, owner=W1, workflow=f"w{number % 3}") for number, name in enumerate(names)))
+        ended = End(status=Status.COMPLETED, output="1")
+        parked = Park(status=Status.WAITING_FOR_TIMER, reason="", due_us=5, seen_wakes=0)
+        changes = [ended, ended, ended, PARK, parked]
+        await world.write(
+            *(commit(name, 1, row=changes[number % 5], outbox=(message(name, 1),)) for number, name in enumerate(names))
+        )
+        await world.write(*(commit(name, 2, 3) for name in names))
+    match sql_store.database.dialect.name:
+        case "mysql":
+            await select(sql_store, "analyze table edda_instance, edda_history, edda_outbox, edda_worker")
+        case _:
+            await do(sql_store, "analyze")
+    return world
+
+
+async def sent_by(world: World, name: str) -> list[Statement]:
+    """The statements of one verb, each with the parameters it had."""
+    sent: list[Statement] = []
+
+    async def later(_: str, statement: Any) -> None:
+        at_once(_, statement)
+
+    def at_once(_: str, statement: Any) -> None:
+        if isinstance(statement, Statement) and not statement.text.startswith("insert"):
+            sent.append(statement)
+
+    sqlite = world.store.database.dialect.name == "sqlite"
+    world.store.on_statement = at_once if sqlite else later
+    try:
+        await VERBS[name](world)
+    finally:
+        world.store.on_statement = None
+    assert sent
+    return sent
+
+
+async def _crash(world: World) -> None:
+    worker = await world.worker(WorkerId("gone"))
+    await world.claim(worker, workflows=("w0",), limit=5)
+    await world.leave(worker)
+    assert await world.store.reap(worker) is not None
+
+
+async def _retire(world: World) -> None:
+    await world.worker(W2)
+    await world.claim(W2, workflows=("w0",), limit=5)
+    await world.store.retire(W2)
+
+
+async def _change_rows(world: World) -> None:
+    await world.start(new("x", owner=W1), new("y", owner=W1), new("z", owner=W1))
+    await world.write(
+        commit("x", 1, row=PARK, wakes=(iid("i00003"),), cancels=(iid("i00008"),)),
+        commit("y", 1, row=End(status=Status.FAILED, error="x")),
+        commit("z", 1, row=Undo(for_cancel=False)),
+    )
+
+
+VERBS: dict[str, Callable[[World], Any]] = {
+    "claim": lambda world: world.claim(workflows=("w0", "w1", "unknown"), limit=20),
+    "claim without suspects": lambda world: world.claim(workflows=("w0", "w2"), limit=20, suspects=False),
+    "claim of ids": lambda world: world.claim(workflows=("w0", "w1"), ids=[iid("i00004"), iid("i00009")]),
+    "next_due": lambda world: world.store.next_due(("w0", "w1")),
+    "notices": lambda world: world.store.notices(W1),
+    "change rows": _change_rows,
+    "settle": lambda world: world.store.settle(W1, Batch(commits=(commit("i00001", 1), commit("i00003", row=PARK)))),
+    "cancel": lambda world: world.store.cancel(iid("i00003"), by="x"),
+    "retry": lambda world: world.store.retry(iid("i00003")),
+    "reap": _crash,
+    "retire": _retire,
+    "instances": lambda world: world.store.instances([iid("i00001"), iid("i00002")]),
+    "histories": lambda world: world.store.histories([iid("i00001"), iid("i00002")]),
+    "children": lambda world: world.store.children(iid("i00001")),
+    "list": lambda world: world.store.list_instances(limit=20),
+    "next page": lambda world: world.store.list_instances(limit=20, before="i01000"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+async def test_every_statement_goes_by_an_index(world: World, verb: str) -> None:
+    if verb == "claim":  # some rows are claimed, so `owner is null` is not true of all
+        await world.claim(workflows=("w0", "w1", "w2"), limit=50)
+    for statement in await sent_by(world, verb):
+        plan = await explain(world.store, statement)
+        assert not problems(world.store, plan), f"{statement.text}\n\n{plan}"
+    await world.close()
+
+
+async def test_a_claim_walks_its_index_and_sorts_nothing(world: World) -> None:
+    plans = [await explain(world.store, statement) for statement in await sent_by(world, "claim")]
+    assert any("edda_instance_claimable" in plan for plan in plans)
+    await world.close()
+
+
+async def explain(store: SqlStore, statement: Statement) -> str:
+    prefix = "explain query plan" if store.database.dialect.name == "sqlite" else "explain"
+    rows = await select(
+        store, f"{prefix} {statement.text}", *(statement.params if not statement.many else statement.params[0])
+    )
+    return "\n".join(" | ".join(str(value) for value in row) for row in rows)
+
+
+def problems(store: SqlStore, plan: str) -> list[str]:
+    """The lines of a plan that read a whole table, or sort what is to be locked. Workers are few and may be read whole."""
+    match store.database.dialect.name:
+        case "sqlite":
+            # A walk along an index in its order is a SCAN, too; it has a limit.
+            return [
+                line
+                for line in plan.splitlines()
+                if ("SCAN edda_" in line and "USING" not in line and "SCAN edda_worker" not in line)
+                or "TEMP B-TREE" in line
+            ]
+        case "postgresql":
+            return [line for line in plan.splitlines() if "Seq Scan on edda_" in line and "edda_worker" not in line]
+        case _:
+            return [
+                line
+                for line in plan.splitlines()
+                if ("| ALL |" in line and "<" not in line and "edda_worker" not in line) or "filesort" in line
+            ]
