@@ -238,8 +238,8 @@ class Mysql:
         if load.records:
             await self._insert(INSERT_HISTORY, len(HISTORY_COLUMNS), load.records)
         if load.ends:
-            first, *others = ["select %s as output, %s as at_us, %s as id"] + ["select %s, %s, %s"] * (len(load.ends) - 1)
-            values = " union all ".join([first, *others])
+            others = ["select %s, %s, %s"] * (len(load.ends) - 1)
+            values = " union all ".join(["select %s as output, %s as at_us, %s as id", *others])
             sets = SET_ENDED.replace("{output}", "v.output").replace("{at}", "v.at_us")
             sets = sets.replace("output =", "i.output =", 1)
             text = f"update edda_instance i join ({values}) v on i.id = v.id set {sets}"
@@ -285,7 +285,9 @@ class GroupCommit:
         self._wake = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
 
-    def __call__(self, *, starts: Row | None = None, records: Sequence[Row] = (), ends: Row | None = None) -> Awaitable[None]:
+    def __call__(
+        self, *, starts: Row | None = None, records: Sequence[Row] = (), ends: Row | None = None
+    ) -> Awaitable[None]:
         load = self._next
         if starts is not None:
             load.starts.append(starts)
@@ -498,10 +500,11 @@ async def durability(driver: Driver, kind: str) -> str:
     """The settings that decide what a commit costs, as the server has them."""
     match kind:
         case "sqlite":
-            mode, level = (await driver.fetch("pragma journal_mode"))[0][0], (await driver.fetch("pragma synchronous"))[0][0]
-            return f"SQLite {sqlite3.sqlite_version}, journal_mode={mode}, synchronous={level}"
+            shown = [(await driver.fetch(f"pragma {name}"))[0][0] for name in ("journal_mode", "synchronous")]
+            return f"SQLite {sqlite3.sqlite_version}, journal_mode={shown[0]}, synchronous={shown[1]}"
         case "postgresql":
-            shown = [(await driver.fetch(f"show {name}"))[0][0] for name in ("server_version", "synchronous_commit", "fsync")]
+            names = ("server_version", "synchronous_commit", "fsync")
+            shown = [(await driver.fetch(f"show {name}"))[0][0] for name in names]
             return f"PostgreSQL {shown[0]}, synchronous_commit={shown[1]}, fsync={shown[2]}"
         case _:
             version, flush, binlog = (
@@ -525,14 +528,18 @@ async def _show(kind: str, url: str, repeats: int) -> None:
                 for _ in range(repeats)
             ]
             sample = sorted(samples, key=lambda one: one.steps_per_second)[len(samples) // 2]
-            # A start, an end and its own row of history for each workflow: 4 rows more than steps, one of them an update.
+            # Each workflow has 4 rows more than steps: its own, twice, and those of its begin and its end.
             bare = await prototype.bare()
             written = sample.steps_per_second * (STEPS + 4) / STEPS
-            rows.append([concurrency, sample.steps_per_second, sample.cpu_us_per_step, sample.loop_us_per_step,
-                         sample.transactions_per_step, sample.latency_ms(50), sample.latency_ms(99), bare, written / bare])  # fmt: skip
+            figures = (sample.steps_per_second, sample.cpu_us_per_step, sample.loop_us_per_step)
+            latency = (sample.latency_ms(50), sample.latency_ms(99))
+            rows.append([concurrency, *figures, sample.transactions_per_step, *latency, bare, written / bare])
         first = await prototype.sample(workflows=200, steps=1, concurrency=1)
         title = f"{kind}: {await durability(prototype.driver, kind)}; W1 {first.latency_ms(50):.2f} ms"
-        columns = ("concurrency", "steps/s", "cpu us", "loop us", "tx/step", "p50 ms", "p99 ms", "bare rows/s", "rows/bare")
+        columns = (
+            *("concurrency", "steps/s", "cpu us", "loop us", "tx/step", "p50 ms", "p99 ms"),
+            *("bare rows/s", "rows/bare"),
+        )
         print(table(title, columns, rows))
     finally:
         await prototype.close()

@@ -1,7 +1,7 @@
 """Where client CPU goes: W2 on one database, by function, own time first.
 
     python -m benchmarks.profile sqlite                    every call counted (cProfile): exact counts, inflated times
-    python -m benchmarks.profile sqlite --sample           the stack looked at 1,000 times per second of CPU: true shares
+    python -m benchmarks.profile sqlite --sample           the stack is looked at as CPU time goes by: true shares
     python -m benchmarks.profile memory                    on the store in memory: the engine alone
 
 Both watch the event loop's thread only. `--sample` charges what is written in C to the line of Python that calls it.

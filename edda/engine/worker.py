@@ -135,6 +135,8 @@ class Worker:
         self.dead = False
         self._renewed_us = environment.steady_us()
         self._gap_until_us = 0
+        self._heard = False
+        """The first news of our lease may come after a long wait for our place, which is no gap."""
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -222,7 +224,9 @@ class Worker:
 
     def _renewed(self, sent_us: int, now_us: int) -> None:
         self.clock.learn(sent_us=sent_us, now_us=now_us)
-        if sent_us - self._renewed_us > self._lease.lease_us:
+        waited = self._heard and sent_us - self._renewed_us > self._lease.lease_us
+        self._heard = True
+        if waited:
             self._gap_until_us = self.environment.steady_us() + self._lease.lease_us
         self._renewed_us = sent_us
 

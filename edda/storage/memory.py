@@ -147,7 +147,8 @@ class MemoryStore:
             self._update(commit.instance_id, now_us, status=Status.COMPENSATING, reason="")
         elif isinstance(change, End):
             row = self.rows[commit.instance_id]
-            to_cancel = change.status in SET_ASIDE and row.cancel_requested_at_us is not None
+            cancelling = row.cancel_requested_at_us is not None and row.status is not Status.COMPENSATING
+            to_cancel = change.status in SET_ASIDE and cancelling
             self._update(
                 commit.instance_id,
                 now_us,
@@ -355,6 +356,8 @@ class MemoryStore:
 
     async def cancel(self, instance_id: InstanceId, *, by: str) -> InstanceRow | None:
         before = self.rows.get(instance_id)
+        if before is not None and before.status in SET_ASIDE and self._undoing(instance_id):
+            return replace(before, status=Status.COMPENSATING)
         self._cancel(instance_id, by=by, now_us=self.now_us())
         return before
 
@@ -364,7 +367,7 @@ class MemoryStore:
             return before
         now_us = self.now_us()
         history = self.history[instance_id]
-        undoing = any(record.kind == Kind.COMPENSATION_STARTED for record in history)
+        undoing = self._undoing(instance_id)
         if before.status is Status.COMPENSATION_FAILED:
             undoing = True
             history.append(
@@ -389,6 +392,9 @@ class MemoryStore:
             ended_at_us=None,
         )
         return before
+
+    def _undoing(self, instance_id: InstanceId) -> bool:
+        return any(record.kind == Kind.COMPENSATION_STARTED for record in self.history.get(instance_id, ()))
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -233,7 +233,8 @@ class Store(Protocol):
     async def cancel(self, instance_id: InstanceId, *, by: str) -> InstanceRow | None:
         """Ask an instance to cancel, waking it. Returns the row as it was *before*; None if there is none.
 
-        Nothing changes where that row's status is not in `CANCELLABLE`. Asking twice changes nothing more.
+        Nothing changes where that row's status is not in `CANCELLABLE`. Asking twice changes nothing more. One that was
+        set aside in the middle of undoing is not cancellable either, and the row returned calls it `compensating`.
         """
         ...
 

@@ -82,9 +82,7 @@ async def test_n_steps_in_a_row_are_n_plus_1_transactions_and_n_plus_3_rows(
 
 
 @pytest.mark.parametrize(("concurrency", "per_step_max"), [(10, 0.5), (100, 0.15), (1000, 0.05)])
-async def test_instances_that_run_at_once_share_transactions(
-    edda: Edda, concurrency: int, per_step_max: float
-) -> None:
+async def test_instances_that_run_at_once_share_transactions(edda: Edda, concurrency: int, per_step_max: float) -> None:
     seen = Transactions(edda)
     sample = await edda.sample(workflows=max(2 * concurrency, 200), steps=N, concurrency=concurrency)
     assert seen.count == sample.transactions

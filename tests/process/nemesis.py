@@ -6,6 +6,7 @@ writes down, on the clock that the processes use in their logs, so that somebody
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -121,10 +122,10 @@ class Nemesis:
         """Whatever is left of its processes is terminated, and what does not end then, killed."""
         for slot in self._slots:
             if slot.process is not None and slot.process.poll() is None:
-                os.kill(slot.pid, signal.SIGCONT)
+                _send(slot, signal.SIGCONT)
                 if slot.terminating_since is None:
                     self._note("terminate", slot)
-                os.kill(slot.pid, signal.SIGTERM)
+                _send(slot, signal.SIGTERM)
         for slot in self._slots:
             if slot.process is not None:
                 code = slot.process.wait(seconds_max)
@@ -139,7 +140,7 @@ class Nemesis:
         """Kill everything, whatever state it is in."""
         for slot in self._slots:
             if slot.process is not None and slot.process.poll() is None:
-                os.kill(slot.pid, signal.SIGKILL)
+                _send(slot, signal.SIGKILL)
                 slot.process.wait()
         if self._zygote is not None:
             self._zygote.close()
@@ -171,17 +172,17 @@ class Nemesis:
         if what == "terminate":
             slot.terminating_since = time.monotonic()
             self._note("terminate", slot)
-            os.kill(slot.pid, signal.SIGTERM)
+            _send(slot, signal.SIGTERM)
             return
         deadly = signal.SIGKILL if what == "kill" else signal.SIGSTOP
         if self.random.random() < self.appetite.ambush_share:
             slot.ambushed = (time.monotonic() + AMBUSH_SECONDS, deadly)
-            os.kill(slot.pid, signal.SIGUSR1 if what == "kill" else signal.SIGUSR2)
+            _send(slot, signal.SIGUSR1 if what == "kill" else signal.SIGUSR2)
         else:
             self._hit(slot, deadly)
 
     def _hit(self, slot: Slot, deadly: signal.Signals) -> None:
-        os.kill(slot.pid, deadly)
+        _send(slot, deadly)
         if deadly is signal.SIGKILL:
             self._killed(slot)
         else:
@@ -215,7 +216,7 @@ class Nemesis:
             if now >= slot.stopped_until:
                 slot.stopped_until = None
                 self._note("continue", slot)
-                os.kill(slot.pid, signal.SIGCONT)
+                _send(slot, signal.SIGCONT)
         elif slot.ambushed is not None:
             until, deadly = slot.ambushed
             if deadly is signal.SIGSTOP and _is_stopped(slot.pid):
@@ -244,6 +245,12 @@ class Nemesis:
     @property
     def pids(self) -> list[int]:
         return [slot.pid for slot in self._slots if slot.process is not None]
+
+
+def _send(slot: Slot, number: signal.Signals) -> None:
+    """It may have ended by itself a moment ago: the next look will see it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(slot.pid, number)
 
 
 def _is_stopped(pid: int) -> bool:

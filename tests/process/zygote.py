@@ -39,25 +39,28 @@ def serve(main: Callable[[list[str]], None]) -> None:
     signal.set_wakeup_fd(write)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     buffer = b""
+    children: set[int] = set()
     while True:
         ready, _, _ = select.select([0, read], [], [])
         if read in ready:
             os.read(read, 4096)
-            _tell_of_ends()
+            _tell_of_ends(children)
         if 0 in ready:
             chunk = os.read(0, 65536)
-            if not chunk:
+            if not chunk:  # whoever wanted them is gone
+                for pid in children:
+                    os.kill(pid, signal.SIGKILL)
                 return
             *lines, buffer = (buffer + chunk).split(b"\n")
             for line in lines:
-                _spawn(json.loads(line), main, close=(read, write))
+                children.add(_spawn(json.loads(line), main, close=(read, write)))
 
 
-def _spawn(order: dict[str, Any], main: Callable[[list[str]], None], *, close: tuple[int, ...]) -> None:
+def _spawn(order: dict[str, Any], main: Callable[[list[str]], None], *, close: tuple[int, ...]) -> int:
     pid = os.fork()
     if pid:
         _say(slot=order["slot"], pid=pid)
-        return
+        return pid
     code = 1
     try:
         signal.set_wakeup_fd(-1)
@@ -79,7 +82,7 @@ def _spawn(order: dict[str, Any], main: Callable[[list[str]], None], *, close: t
         os._exit(code)
 
 
-def _tell_of_ends() -> None:
+def _tell_of_ends(children: set[int]) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -87,6 +90,7 @@ def _tell_of_ends() -> None:
             return
         if pid == 0:
             return
+        children.discard(pid)
         _say(pid=pid, code=os.waitstatus_to_exitcode(status))
 
 

@@ -109,6 +109,7 @@ class Records:
         self._entries[instance_id, call_id].append(entry)
         if stale:
             return
+        self._check_acknowledged(instance_id, call_id, worker_id)
         if (instance_id, call_id) in self._recorded_at:
             self.violate("I12", f"{instance_id} {call_id} was entered again after its completion was recorded")
         for event in reversed(self._world.store.history[InstanceId(instance_id)]):
@@ -116,6 +117,19 @@ class Records:
                 if now_us < event.at_us + event.details()["delay_us"]:
                     self.violate("I13", f"{instance_id} {call_id}: an attempt came before its back-off was over")
                 break
+
+    def _check_acknowledged(self, instance_id: str, call_id: str, worker_id: str) -> None:
+        """No effect begins before what the body knew when it asked for it is durable."""
+        node = self._world.node_of(worker_id)
+        worker = node.engine.worker if node is not None and node.engine is not None else None
+        driver = worker.drivers.get(InstanceId(instance_id)) if worker is not None and worker.id == worker_id else None
+        if driver is None:
+            return
+        durable = len(self._world.store.history[InstanceId(instance_id)])
+        for event in driver._instance.journal.events[durable:]:
+            if event.kind in COMPLETIONS:
+                self.violate("I17", f"{instance_id} {call_id} began before {event.kind} {event.call_id} was durable")
+                return
 
     # -- every change of the database --------------------------------------------------------------------------------
 

@@ -498,18 +498,18 @@ class World:
 
     def entered(self, instance_id: str, call_id: str, worker_id: str, attempt: int, name: str, args: Any) -> None:
         if self.trace is not None:
-            self.note(self._node_of(worker_id), f"  {instance_id} enters {call_id} attempt {attempt}")
+            self.note(self.node_of(worker_id), f"  {instance_id} enters {call_id} attempt {attempt}")
         self.records.entered(instance_id, call_id, worker_id, attempt, name, args)
 
     def left(self, instance_id: str, call_id: str, worker_id: str, attempt: int) -> None:
         if self.trace is not None:
-            self.note(self._node_of(worker_id), f"  {instance_id} leaves {call_id}")
+            self.note(self.node_of(worker_id), f"  {instance_id} leaves {call_id}")
 
     def not_before(self, instance_id: str, due_us: int) -> None:
         if self._now_us() < due_us:
             self.records.violate("I29", f"{instance_id}: a timer due at {due_us} fired at {self._now_us()}")
 
-    def _node_of(self, worker_id: str) -> Node | None:
+    def node_of(self, worker_id: str) -> Node | None:
         return next((node for node in self.nodes if worker_id in node.workers), None)
 
 

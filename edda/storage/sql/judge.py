@@ -154,7 +154,8 @@ def _change(row: LockedRow | None, commit: Commit, verdict: Verdict, now_us: int
             row.status, row.reason = Status.COMPENSATING.value, ""
             row.touched = True
         case End():
-            to_cancel = change.status in SET_ASIDE and row.cancel_requested_at_us is not None
+            cancelling = row.cancel_requested_at_us is not None and row.status != Status.COMPENSATING
+            to_cancel = change.status in SET_ASIDE and cancelling
             row.status, row.reason = change.status.value, ""
             row.claim_at(now_us if to_cancel else None)
             row.end = change

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edda.core.history import HistoryEvent, InstanceId, Kind
-from edda.core.lifecycle import CANCELLABLE, REPAIRABLE, Status
+from edda.core.lifecycle import CANCELLABLE, REPAIRABLE, SET_ASIDE, Status
 from edda.storage.port import InstanceRow
 from edda.storage.sql.commits import INSERT_HISTORY
 from edda.storage.sql.dialects.base import Dialect
@@ -39,6 +41,8 @@ def cancel(dialect: Dialect, instance_id: InstanceId, *, by: str) -> Verb[Instan
     before = yield from _lock(dialect, instance_id)
     if before is None or before.status not in CANCELLABLE or before.cancel_requested_at_us is not None:
         return before
+    if before.status in SET_ASIDE and (yield from _undoing(instance_id)):
+        return replace(before, status=Status.COMPENSATING)
     now_us = yield from _now(dialect)
     yield Statement(
         "update edda_instance set cancel_requested_at_us = ?, cancelled_by = ?, wakes = wakes + 1, "

@@ -87,7 +87,8 @@ CHANGED: Final = f"""changed as (
     coalesce(c.status, l.status) as status, coalesce(c.reason, l.reason) as reason,
     case when c.what in ('park', 'end') then null else l.owner end as owner, l.wakes,
     case when c.what = 'park' then case when c.verdict = 'woken' then now_us else c.due_us end
-         when c.what = 'end' then case when c.cancelled and c.status in ({words(SET_ASIDE)}) then now_us end
+         when c.what = 'end' then
+           case when c.cancelled and l.status <> 'compensating' and c.status in ({words(SET_ASIDE)}) then now_us end
          else l.claimable_at_us end as claimable_at_us,
     l.cancel_requested_at_us, l.cancelled_by, c.output, c.bytes, c.error, now_us
   from clock, locked l
