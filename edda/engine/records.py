@@ -37,7 +37,7 @@ def record_success(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
     blob: bytes | None = None
     try:
         stored, value = plan_of(call.activity).signature.result.roundtrip(outcome.value)
-        check_size(stored, limit=instance.house.payload_bytes_max, what=f"the result of {call.id} of {instance.id}")
+        check_size(stored, limit=instance.house.payload_bytes_max, what=lambda: f"the result of {call.id} of {instance.id}")
         output, blob = stored.text, stored.blob
         reply = Reply(value)
     except SerializationError as error:

@@ -225,7 +225,7 @@ class Worker:
     async def start(self, new: NewInstance) -> Creation:
         """Create an instance and run it here at once, if there is room."""
         if self.room > 0:
-            new = replace(new, owner=WorkerId(self.id))
+            new = new.owned_by(WorkerId(self.id))
         creation, asked_twice = await self._committer.start(new)
         ours = creation.created or (asked_twice and creation.owner == self.id and creation.status is Status.RUNNING)
         if ours and new.owner is not None:
