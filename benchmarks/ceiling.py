@@ -99,7 +99,8 @@ class Sqlite:
         await self._call(lambda: self._write(load))
 
     async def fetch(self, text: str) -> list[Sequence[Any]]:
-        return await self._call(lambda: self._connection.execute(text).fetchall())
+        rows: list[Sequence[Any]] = await self._call(lambda: self._connection.execute(text).fetchall())
+        return rows
 
     def prepare(self, records: list[Row]) -> Callable[[], Awaitable[None]]:
         load = Load(records=records)

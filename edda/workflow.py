@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -206,7 +206,7 @@ class BoundWorkflow(Generic[P, R]):
 
     def on(self, app: App) -> BoundWorkflow[P, R]:
         """The same, on this app."""
-        return BoundWorkflow(self._workflow, replace(self._options), app=app)
+        return BoundWorkflow(self._workflow, self._options, app=app)
 
     async def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[R]:
         """As `Workflow.start`."""

@@ -36,6 +36,20 @@ class NewInstance:
     def claim(self) -> int:
         return 0 if self.owner is None else 1
 
+    def owned_by(self, worker: WorkerId) -> NewInstance:
+        """The same, to be run at once by this worker."""
+        return NewInstance(
+            id=self.id,
+            workflow=self.workflow,
+            input=self.input,
+            args_hash=self.args_hash,
+            owner=worker,
+            parent_id=self.parent_id,
+            detached=self.detached,
+            source_hash=self.source_hash,
+            python=self.python,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxMessage:

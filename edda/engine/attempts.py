@@ -14,10 +14,10 @@ import contextlib
 import hashlib
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from uuid import UUID
 
@@ -41,25 +41,32 @@ UNCOUNTED_MAX: Final = 10
 EVENT_DATA: Final = ValueCodec(what="the data of an event")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What is to be run: one attempt of one call."""
+class Order(Protocol):
+    """What is to be run, as an attempt sees it (a `Step`)."""
 
-    call_id: str
-    name: str
-    function: Callable[..., Any]
-    is_async: bool
-    takes_context: bool
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    timeout: float | None
-    number: int
-    """Which attempt it is, for `ctx.activity.attempt`."""
-    interruptible: bool
-    """False: it has a compensation, so cancelling waits for its end, to know what to undo."""
+    @property
+    def call_id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def function(self) -> Callable[..., Any]: ...
+    @property
+    def is_async(self) -> bool: ...
+    @property
+    def takes_context(self) -> bool: ...
+    @property
+    def args(self) -> tuple[Any, ...]: ...
+    @property
+    def kwargs(self) -> dict[str, Any]: ...
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def number(self) -> int:
+        """Which attempt begins now, for `ctx.activity.attempt`."""
+        ...
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True)
 class Outcome:
     """How an attempt ended."""
 
@@ -69,7 +76,7 @@ class Outcome:
     interrupted: bool = False
     """It was cancelled by the engine and gave no answer."""
     duration_us: int = 0
-    outbox: list[OutboxDraft] = field(default_factory=list["OutboxDraft"])
+    outbox: Sequence[OutboxDraft] = ()
     recorded: HistoryEvent | None = None
     """Its row, if it was committed already, inside the user's transaction."""
 
@@ -146,8 +153,11 @@ class Attempts:
         self._activities_max = activities_max
         self._threads = threads
         self._pool: DaemonThreads | None = None
-        self._running: dict[asyncio.Task[None], Attempt] = {}
+        self._running: set[Attempt] = set()
         self._queue: deque[Attempt] = deque()
+        self._context = Context()
+        """What the context of every attempt begins with."""
+        self._context.run(current_app.set, app)
 
     def run(self, client: Client, order: Order) -> Attempt:
         """Start an attempt, or queue it where too many run."""
@@ -159,22 +169,17 @@ class Attempts:
         return attempt
 
     def _start(self, attempt: Attempt) -> None:
-        context = Context()
-        context.run(current_run.set, attempt.run)
-        context.run(current_app.set, self.app)
+        self._running.add(attempt)
         loop = asyncio.get_running_loop()
-        task = attempt.task = loop.create_task(attempt.execute(), context=context)
-        self._running[task] = attempt
-        task.add_done_callback(self._ended)
+        attempt.task = loop.create_task(attempt.execute(), context=self._context.copy())
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("an attempt broke down inside edda", exc_info=error)
+    def ended(self, attempt: Attempt) -> None:
+        """The place of an attempt is free."""
+        self._running.discard(attempt)
         while self._queue and len(self._running) < self._activities_max:
-            attempt = self._queue.popleft()
-            if not attempt.dropped:
-                self._start(attempt)
+            following = self._queue.popleft()
+            if not following.dropped:
+                self._start(following)
 
     def pool(self) -> DaemonThreads:
         if self._pool is None:
@@ -188,9 +193,10 @@ class Attempts:
     async def stop(self) -> None:
         """Cancel what runs and leave the threads to themselves."""
         self._queue.clear()
-        tasks = list(self._running)
-        for attempt in list(self._running.values()):
+        attempts = list(self._running)
+        for attempt in attempts:
             attempt.forget()
+        tasks = {attempt.task for attempt in attempts if attempt.task is not None}
         if tasks:
             await asyncio.wait(tasks, timeout=5)
         if self._pool is not None:
@@ -200,7 +206,7 @@ class Attempts:
 class Attempt:
     """One attempt, queued or running."""
 
-    __slots__ = ("_attempts", "_client", "dropped", "interrupting", "order", "run", "task")
+    __slots__ = ("_attempts", "_client", "_entered", "dropped", "interrupting", "order", "run", "task")
 
     def __init__(self, attempts: Attempts, client: Client, order: Order) -> None:
         self._attempts = attempts
@@ -210,43 +216,68 @@ class Attempt:
         self.task: asyncio.Task[None] | None = None
         self.dropped = False
         self.interrupting = False
+        self._entered = False
 
     def interrupt(self) -> None:
-        """Cancel the code. The outcome still comes, unless the code never began."""
+        """Cancel the code. The outcome still comes."""
         if self.interrupting:
             return
         self.interrupting = True
-        if self.task is not None:
+        if self._entered:
+            assert self.task is not None
             self.task.cancel()
         elif not self.dropped:
-            self.dropped = True
-            self._client.attempt_ended(Outcome(order=self.order, interrupted=True))
+            self._leave_unentered()
+            self._client.attempt_ended(Outcome(self.order, interrupted=True))
 
     def forget(self) -> None:
         """Cancel the code; nobody wants the outcome."""
         self.dropped = True
+        if self._entered:
+            assert self.task is not None
+            self.task.cancel()
+        else:
+            self._leave_unentered()
+
+    def _leave_unentered(self) -> None:
+        """A task that is cancelled before its first step runs nothing of `execute`."""
+        self.dropped = True
         if self.task is not None:
             self.task.cancel()
+            self._attempts.ended(self)
 
     async def execute(self) -> None:
+        self._entered = True
+        current_run.set(self.run)
         steady_us = self._attempts.environment.steady_us
         began = steady_us()
-        outcome = Outcome(order=self.order)
-        for uncounted in range(UNCOUNTED_MAX + 1):
-            outcome = Outcome(order=self.order)
-            self.run.begin()
+        try:
+            outcome = Outcome(self.order)
             again = await self._once(outcome)
-            if not again or uncounted == UNCOUNTED_MAX:
-                break
-        outcome.duration_us = steady_us() - began
-        if not self.dropped:
-            self._client.attempt_ended(outcome)
+            for _ in range(UNCOUNTED_MAX):
+                if not again:
+                    break
+                outcome = Outcome(self.order)
+                self.run.begin()
+                again = await self._once(outcome)
+            if outcome.error is not None:
+                outcome.duration_us = steady_us() - began
+            if not self.dropped:
+                self._client.attempt_ended(outcome)
+        except Exception:
+            log.exception("an attempt broke down inside edda")
+        finally:
+            self._attempts.ended(self)
 
     async def _once(self, outcome: Outcome) -> bool:
         """Run the code and fill in the outcome. True: it lost only to other transactions, run it again."""
-        run = self.run
+        run, order = self.run, self.order
         try:
-            outcome.value = await self._call()
+            if order.is_async and order.timeout is None:  # as `_call`, but quicker
+                args = (WorkflowContext(run), *order.args) if order.takes_context else order.args
+                outcome.value = await order.function(*args, **order.kwargs)
+            else:
+                outcome.value = await self._call()
             outcome.outbox = run.outbox
             transaction = run.transaction
             if transaction is not None and await transaction.flush():
@@ -278,8 +309,6 @@ class Attempt:
         if not order.is_async:
             return await self._call_in_thread()
         args = (WorkflowContext(self.run), *order.args) if order.takes_context else order.args
-        if order.timeout is None:
-            return await order.function(*args, **order.kwargs)
         clock = asyncio.timeout(order.timeout)
         try:
             async with clock:
@@ -345,6 +374,7 @@ class AttemptRun:
         self._client = client
         self._order = order
         self._has_turn = False
+        self._number = order.number
         self.instance_id = client.instance_id
         self.workflow_name = client.workflow_name
         self.worker_id = attempts.worker()
@@ -378,7 +408,7 @@ class AttemptRun:
         return ActivityInfo(
             id=self._order.call_id,
             name=self._order.name,
-            attempt=self._order.number,
+            attempt=self._number,
             idempotency_key=f"{self.instance_id}/{self._order.call_id}",
         )
 

@@ -91,7 +91,7 @@ class BodyLoop(ForbiddenCalls):
         self._tasks: list[BodyTask] = []  # oldest first; finished ones are removed now and then
         self._prune_tasks_at = 64
         self._timers = BodyTimers()
-        self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] = weakref.WeakSet()
+        self._generators: weakref.WeakSet[AsyncGenerator[Any, Any]] | None = None  # made when there is one: 2 us
         self._stray_generators: list[AsyncGenerator[Any, Any]] = []
         self._uses_generators = False
 
@@ -209,7 +209,7 @@ class BodyLoop(ForbiddenCalls):
             for task in reversed(self._tasks):
                 if not task.done():
                     unwind_task(self, task)
-            for generator in [*self._generators, *self._stray_generators]:
+            for generator in [*(self._generators or ()), *self._stray_generators]:
                 unwind_generator(generator)
         finally:
             self._leave(outside)
@@ -409,6 +409,8 @@ class BodyLoop(ForbiddenCalls):
     # body uses async generators the collector pauses while it runs; one found at another time waits for the eviction.
 
     def _generator_started(self, generator: AsyncGenerator[Any, Any]) -> None:
+        if self._generators is None:
+            self._generators = weakref.WeakSet()
         self._generators.add(generator)
         if not self._uses_generators:
             self._uses_generators = True

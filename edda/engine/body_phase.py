@@ -19,7 +19,7 @@ from edda.engine.attempts import Outcome
 from edda.engine.body_run import BodyRun, Call
 from edda.engine.codec import encode_error
 from edda.engine.instance import ChildEnded, Instance, Survivor, TimerDue
-from edda.engine.phases import Pause, Phase, Write
+from edda.engine.phases import STEP, Pause, Phase, Write
 from edda.engine.plans import plan_of
 from edda.engine.records import (
     CHILD_KINDS,
@@ -87,8 +87,14 @@ class BodyPhase:
         if self._loop.root.done():
             return self._leave()
         if self._worth_writing():
-            return Write()
+            return STEP
         return Pause.PROCEED
+
+    @property
+    def has_news(self) -> bool:
+        """There is something to pump, besides what was asked for and may begin now."""
+        instance = self._instance
+        return bool(instance.arrived) or instance.cancel_requested or self._journal.replaying
 
     def evict(self) -> None:
         self._loop.evict()
@@ -351,7 +357,7 @@ class BodyPhase:
         return bool(due)
 
     def earliest_due_us(self) -> int | None:
-        earliest = min((call.due_us for call in self._timers.values()), default=None)
+        earliest = min([call.due_us for call in self._timers.values()]) if self._timers else None
         first = self._loop.next_timer()
         if first is None:
             return earliest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from edda.core.commit import Commit, NewInstance, OutboxMessage, RowChange
 from edda.core.history import HistoryEvent, InstanceId, Kind
@@ -16,6 +16,9 @@ class News(NamedTuple):
     hook: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+
+
+META: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class Draft:
@@ -55,13 +58,13 @@ class Draft:
             self._journal.next_seq,
             self.claim,
             at_us,
-            kind.value,
+            kind._value_,
             call_id,
             name,
             input,
             output,
             blob,
-            json.dumps(meta, separators=(",", ":")) if meta else None,
+            META.encode(meta) if meta else None,
         )
         self._journal.append(event)
         self.records.append(event)

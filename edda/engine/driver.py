@@ -299,24 +299,29 @@ class Driver:
         """Everything asked for is durable, or needs no record: begin it, or wait."""
         phase, instance = self._phase, self._instance
         assert phase is not None
-        now_us = self._house.clock.at_least_us()
-        instance.steps.collect_due(now_us)
-        if phase.collect_due(now_us):
-            self._schedule()
-            return
+        due_us = self._earliest_due_us(phase)
+        if due_us is not None and due_us <= (now_us := self._house.clock.at_least_us()):
+            instance.steps.collect_due(now_us)
+            if phase.collect_due(now_us):
+                self._schedule()
+                return
+            due_us = self._earliest_due_us(phase)
         instance.steps.begin(self, self._house.attempts, self._house.hooks)
         if isinstance(phase, BodyPhase) and (children := phase.children_to_look_up()):
             self._house.look_up_children(self, children)
         if not isinstance(phase, SettlingPhase):
-            self._wait(phase, now_us)
+            self._wait(phase, due_us)
 
-    def _wait(self, phase: Phase, now_us: int) -> None:
+    def _earliest_due_us(self, phase: Phase) -> int | None:
+        one, other = phase.earliest_due_us(), self._instance.steps.earliest_due_us()
+        if one is None or other is None:
+            return other if one is None else one
+        return min(one, other)
+
+    def _wait(self, phase: Phase, due_us: int | None) -> None:
         """Hold what runs or will soon; park the rest."""
         instance = self._instance
-        due_us = _earlier(phase.earliest_due_us(), instance.steps.earliest_due_us())
-        hold_us = 0 if self._house.environment.always_evict else HOLD_US
-        soon = due_us is not None and due_us - now_us < hold_us
-        if instance.steps.running or instance.arrived or phase.looking or soon:
+        if instance.steps.running or instance.arrived or phase.looking or self._is_soon(due_us):
             self._arm(due_us)
             return
         change = phase.when_idle(due_us)
@@ -325,9 +330,14 @@ class Driver:
             phase.evict()
         self._write(Write(row=change))
 
+    def _is_soon(self, due_us: int | None) -> bool:
+        hold_us = 0 if self._house.environment.always_evict else HOLD_US
+        return due_us is not None and due_us - self._house.clock.at_least_us() < hold_us
+
     def _arm(self, due_us: int | None) -> None:
         """Pump again when the earliest wait is due."""
-        self._disarm()
+        if self._alarm is not None:
+            self._disarm()
         if due_us is not None:
             delay = (due_us - self._house.clock.at_least_us()) / 1_000_000
             self._alarm = asyncio.get_running_loop().call_later(max(delay, 0), self._schedule)
@@ -386,8 +396,15 @@ class Driver:
                 assert begun is not None
                 self._phase = UndoingPhase(self._instance, begun)
                 self.give_turn()
+            case _ if self._only_to_proceed():
+                self._proceed()
             case _:
                 self.give_turn()
+
+    def _only_to_proceed(self) -> bool:
+        """Nothing happened during the write, so a pump would find only what was asked for before it."""
+        phase = self._phase
+        return isinstance(phase, BodyPhase) and not (self._slot_waiters or self._pump_scheduled or phase.has_news)
 
     def _refused(self, commit: Commit, error: StorageError) -> None:
         """The database will not have it, whatever we do: set the instance aside with the reason."""
@@ -417,9 +434,3 @@ class Driver:
         instance.steps.forget()
         log.error("workflow instance %s is set aside as %s: %s", self.instance_id, status, error)
         self._write(Write(row=End(status=status, error=encode_error(error))))
-
-
-def _earlier(one: int | None, other: int | None) -> int | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return min(one, other)

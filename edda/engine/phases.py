@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from edda.core.commit import STAY, RowChange
 from edda.core.history import InstanceId
@@ -21,6 +21,10 @@ class Write:
     row: RowChange = STAY
     wakes: tuple[InstanceId, ...] = ()
     cancels: tuple[InstanceId, ...] = ()
+
+
+STEP: Final = Write()
+"""Rows of history only."""
 
 
 class Pause(Enum):

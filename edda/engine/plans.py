@@ -55,8 +55,8 @@ def compensation_codec(compensation: Compensation) -> SignatureCodec:
     return SignatureCodec(compensation.function, skip_first=True, validate=False)
 
 
-def check_size(stored: Stored | str, *, limit: int, what: str) -> None:
-    """Raises PayloadTooLargeError for a payload above `limit` bytes."""
+def check_size(stored: Stored | str, *, limit: int, what: Callable[[], str] | str) -> None:
+    """Raises PayloadTooLargeError for a payload above `limit` bytes. `what` may be made when it is needed."""
     if isinstance(stored, str):
         size = len(stored)
     elif stored.text is not None:
@@ -65,8 +65,8 @@ def check_size(stored: Stored | str, *, limit: int, what: str) -> None:
         size = len(stored.blob or b"")
     if size > limit:
         raise PayloadTooLargeError(
-            f"{what} has {size} bytes as stored, more than max_payload_bytes={limit}. Store it elsewhere and pass a "
-            "reference, or raise the limit of the EddaApp."
+            f"{what if isinstance(what, str) else what()} has {size} bytes as stored, more than "
+            f"max_payload_bytes={limit}. Store it elsewhere and pass a reference, or raise the limit of the EddaApp."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -38,7 +39,9 @@ def record_success(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
     blob: bytes | None = None
     try:
         stored, value = plan_of(call.activity).signature.result.roundtrip(outcome.value)
-        check_size(stored, limit=instance.house.payload_bytes_max, what=f"the result of {call.id} of {instance.id}")
+        check_size(
+            stored, limit=instance.house.payload_bytes_max, what=lambda: f"the result of {call.id} of {instance.id}"
+        )
         output, blob = stored.text, stored.blob
         reply = Reply(value)
     except SerializationError as error:
@@ -199,7 +202,7 @@ def record_owed(instance: Instance, call: Call) -> HistoryEvent:
     )
 
 
-def post(instance: Instance, drafts: list[OutboxDraft], *, at_us: int) -> None:
+def post(instance: Instance, drafts: Sequence[OutboxDraft], *, at_us: int) -> None:
     """Put events into the outbox, as part of the row that is drafted next."""
     seq = instance.journal.next_seq
     for ordinal, draft in enumerate(drafts):

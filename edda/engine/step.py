@@ -11,7 +11,7 @@ from typing import Any
 
 from edda.core.history import HistoryEvent
 from edda.core.retry import GiveUp, RetryPolicy, TryAgain, after_failure
-from edda.engine.attempts import Attempt, Order
+from edda.engine.attempts import Attempt
 from edda.exceptions import RetryExhaustedError, TerminalError
 
 
@@ -47,19 +47,10 @@ class Step:
             self.spent_us += details["duration_us"] + details["delay_us"]
             self.due_us = event.at_us + details["delay_us"]
 
-    def order(self) -> Order:
-        return Order(
-            call_id=self.call_id,
-            name=self.name,
-            function=self.function,
-            is_async=self.is_async,
-            takes_context=self.takes_context,
-            args=self.args,
-            kwargs=self.kwargs,
-            timeout=self.timeout,
-            number=1 + len(self.errors) + self.crashes,
-            interruptible=self.interruptible,
-        )
+    @property
+    def number(self) -> int:
+        """Which attempt the next one is."""
+        return 1 + len(self.errors) + self.crashes
 
     def failed(self, error: BaseException, *, duration_us: int, at_us: int) -> TryAgain | GiveUp:
         """Count a failed attempt and decide what follows."""

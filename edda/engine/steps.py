@@ -55,7 +55,7 @@ class Steps:
         for step in begin:
             if self._under_way.get(step.call_id) is step and step.due_us is None and step.attempt is None:
                 self.running += 1
-                step.attempt = attempts.run(client, step.order())
+                step.attempt = attempts.run(client, step)
                 hooks.call("on_activity_start", client.instance_id, step.call_id, step.name, False)
 
     @property
@@ -70,7 +70,11 @@ class Steps:
                 self._to_begin.append(step)
 
     def earliest_due_us(self) -> int | None:
-        return min((step.due_us for step in self._under_way.values() if step.due_us is not None), default=None)
+        earliest: int | None = None
+        for step in self._under_way.values():
+            if step.due_us is not None and (earliest is None or step.due_us < earliest):
+                earliest = step.due_us
+        return earliest
 
     def abandon(self) -> float:
         """Nobody waits for them any more. Returns for how many seconds the end of some attempts is to be awaited.

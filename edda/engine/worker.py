@@ -245,7 +245,7 @@ class Worker:
     async def start(self, new: NewInstance) -> Creation:
         """Create an instance and run it here at once, if there is room."""
         if self.room > 0:
-            new = replace(new, owner=WorkerId(self.id))
+            new = new.owned_by(WorkerId(self.id))
             self._starting += 1
         try:
             creation, asked_twice = await self._committer.start(new)

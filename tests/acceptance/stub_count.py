@@ -17,7 +17,7 @@ _ROOT = _HERE.parents[1]
 
 
 def run_on_stub(report: Path, *, arguments: tuple[str, ...] = ()) -> None:
-    """Run the promises on the stub, on SQLite only, and write a JUnit report."""
+    """Run the promises on the stub and write a JUnit report."""
     files = [str(path.relative_to(_ROOT)) for path in sorted(_HERE.glob("test_promises_*.py"))]
     command = [sys.executable, "-m", "pytest", "-p", "tests.acceptance.stub_engine", "-q", "--no-header", "--tb=no"]
     command += ["-p", "no:cacheprovider", "--runxfail", f"--junit-xml={report}", *arguments, *files]

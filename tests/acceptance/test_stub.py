@@ -8,7 +8,7 @@ from tests.acceptance.stub_count import FAILING_MIN, run_on_stub, summary, verdi
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_on_an_engine_that_records_nothing_nearly_all_promises_fail(tmp_path: Path) -> None:
     run_on_stub(tmp_path / "report.xml")
     share, lines = summary(verdicts(tmp_path / "report.xml"))

@@ -142,6 +142,44 @@ def test_two_apps_in_one_process_keep_to_their_own_databases(program: Callable[[
         assert both.run() == ["hello one", "hello two", "hello one"]
 
 
+@on_every_database
+def test_calls_while_it_shuts_down_make_no_second_worker(program: Callable[[str], Program], db_url: str) -> None:
+    closing = program("""
+        from edda import EddaError
+
+        begun = asyncio.Event()
+
+        @activity
+        async def long(ctx: WorkflowContext) -> None:
+            begun.set()
+            await forever()
+
+        @workflow
+        async def working(ctx: WorkflowContext) -> None:
+            await long(ctx)
+
+        async def main():
+            app = EddaApp(db_url=DB_URL, shutdown_grace_seconds=1)
+            await app.initialize()
+            handle = await working.start()
+            await begun.wait()
+            leaving = asyncio.create_task(app.shutdown())
+            refused = 0
+            while not leaving.done():
+                for call in (handle.status, handle.cancel, working.start, app.initialize):
+                    try:
+                        await asyncio.sleep(0.02)
+                        if not leaving.done():
+                            await call()
+                    except EddaError:
+                        refused += 1
+            await leaving
+            say(refused > 10)
+    """)
+    assert closing.run() == ["True"]
+    assert checker.read(db_url, "SELECT state FROM edda_worker")[0] == [("dead",)]
+
+
 def test_on_sqlite_a_second_process_is_a_client_until_the_first_dies_and_then_takes_its_place(
     program: Callable[[str], Program],
 ) -> None:
@@ -277,3 +315,56 @@ def test_after_sigterm_and_shutdown_another_worker_goes_on_at_once_and_it_is_no_
     rows = checker.read(db_url, "SELECT crashes FROM edda_instance", "SELECT state FROM edda_worker")
     assert [row[0] for row in rows[0]] == [0] * 10
     assert {row[0] for row in rows[1]} == {"dead"}
+
+
+@on_every_server
+def test_a_worker_that_slept_through_its_lease_is_refused_and_goes_on_as_a_new_one(
+    program: Callable[[str], Program], db_url: str
+) -> None:
+    checker.execute(db_url, programs.CREATE_EFFECT)
+    pair = program("""
+        import os
+        import signal
+        from tests.process.programs import INSERT
+
+        @activity
+        async def book(ctx: WorkflowContext) -> str:
+            row = {"instance": ctx.instance_id, "call": ctx.activity.id, "kind": "do", "attempt": 1, "worker": ROLE}
+            await ctx.session.execute(INSERT, row)
+            if ROLE == "sleeper" and ctx.instance_id == "o-1":
+                note("asleep")
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return f"booked by {ROLE}"
+
+        @workflow
+        async def order(ctx: WorkflowContext) -> str:
+            return await book(ctx)
+
+        async def main():
+            async with EddaApp(db_url=DB_URL, lease_seconds=1.5) as app:
+                worker = app.worker_id
+                if ROLE == "sleeper":
+                    say(await (await app.start(order.options(id="o-1"))).result(timeout=30))
+                    while app.worker_id in ("", worker):
+                        await asyncio.sleep(0.01)
+                    say(await (await app.start(order.options(id="o-2"))).result(timeout=30))
+                else:
+                    say("ready")
+                    await allowed("look")
+                    while await app.handle("o-1").status() != "completed":
+                        await asyncio.sleep(0.05)
+                    say("taken over")
+                    await allowed("end")
+    """)
+    heir = pair.start("heir")
+    sleeper = pair.start("sleeper")
+    heir.wait_for("ready")
+    assert poll(lambda: pair.notes == ["asleep"], seconds_max=20)
+    pair.allow("look")
+    heir.wait_for("taken over")
+    sleeper.send(signal.SIGCONT)
+    assert sleeper.finish() == ["booked by heir", "booked by sleeper"]
+    pair.allow("end")
+    heir.finish()
+    rows = checker.read(db_url, f"SELECT instance_id, worker FROM {programs.EFFECT} ORDER BY instance_id")[0]
+    assert rows == [("o-1", "heir"), ("o-2", "sleeper")]

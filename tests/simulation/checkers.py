@@ -83,6 +83,7 @@ class Records:
         self._incarnations: dict[str, list[Incarnation]] = defaultdict(list)
         self._latest: dict[tuple[str, str], Incarnation] = {}
         self._oracle = Incarnation(ORACLE)
+        self._dead: set[str] = set()
 
     def violate(self, invariant: str, text: str) -> None:
         if len(self.violations) < VIOLATIONS_MAX:
@@ -146,6 +147,9 @@ class Records:
     ) -> None:
         """A transaction of a worker is durable. `before`: the rows of its instances as they were."""
         for commit, verdict, row in zip(commits, verdicts, before, strict=True):
+            if verdict is Verdict.CLAIM_LOST:
+                # A living worker loses a claim only by its own park or end, and is told of that.
+                self.violate("I43", f"{commit.instance_id}: {worker[-8:]} lives, and wrote what was written already")
             if verdict not in ACCEPTED:
                 continue
             incarnation = self._latest.get((commit.instance_id, worker))
@@ -166,6 +170,11 @@ class Records:
         """Take a dump: whatever differs from the one before must be a legal step."""
         self._step += 1
         store = self._world.store
+        for worker, known_worker in store.workers.items():
+            if not known_worker.alive:
+                self._dead.add(worker)
+            elif worker in self._dead:
+                self.violate("I18", f"worker {worker[-8:]} was dead, and lives again")
         for instance_id, row in store.rows.items():
             history = store.history[instance_id]
             known = self._histories.get(instance_id)

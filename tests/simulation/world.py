@@ -34,7 +34,7 @@ from tests.simulation.loop import Process, SimLoop
 
 EPOCH_US: Final = 1_700_000_000_000_000
 LEASE_SECONDS: Final = 3.0
-PAUSE_US: Final = 4_200_000
+PAUSES_US: Final = (4_200_000, 5_500_000)
 """Longer than the lease, so that others take over while the process stands still."""
 QUIET_US: Final = 40_000_000
 """After the last fault everything must end within this; what waits longest are the back-offs and timers of the tree."""
@@ -194,7 +194,7 @@ class World:
         """What canonical workflows find their surroundings by."""
         self.gate: FaultyTransaction | None = None
         self.over = False
-        self.pause_us = PAUSE_US
+        self.pause_us = self.random.choice(PAUSES_US)
         self.disturbances = 0
         """Crashes, pauses, lost presences: each may cost an attempt."""
         self.trace: list[str] | None = [] if trace else None
@@ -294,9 +294,9 @@ class World:
         if node.process.dead or node.process.held:
             return
         self.disturbances += 1
-        self._last_fault_us = self.loop.now_us + PAUSE_US
+        self._last_fault_us = self.loop.now_us + self.pause_us
         self.note(node, "PAUSES")
-        self.loop.pause(node.process, PAUSE_US)
+        self.loop.pause(node.process, self.pause_us)
 
     def _shut_down(self, node: Node) -> None:
         if node.ready and not node.leaving:

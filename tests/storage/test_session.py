@@ -1080,6 +1080,7 @@ def killed_round(path: Path, number: int, delay_seconds: float) -> dict[str, set
     try:
         assert process.stdout is not None
         said = process.stdout.readline()  # it is at work
+        assert said, "the child has died by itself"
         time.sleep(delay_seconds)
         process.send_signal(signal.SIGKILL)
         said += process.stdout.read()

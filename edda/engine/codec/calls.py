@@ -199,11 +199,16 @@ class SignatureCodec:
 
     def _are_direct(self, args: Sequence[object], kwargs: Mapping[str, object]) -> bool:
         plan = self._plan
-        return (
-            len(args) <= len(plan.codecs)
-            and all(map(ValueCodec.is_direct, plan.codecs, args))
-            and all(name in plan.by_name and plan.by_name[name].is_direct(value) for name, value in kwargs.items())
-        )
+        if len(args) > len(plan.codecs):
+            return False
+        for codec, value in zip(plan.codecs, args, strict=False):
+            if not codec.is_direct(value):
+                return False
+        for name, value in kwargs.items():
+            named = plan.by_name.get(name)
+            if named is None or not named.is_direct(value):
+                return False
+        return True
 
     def _codec_at(self, index: int) -> ValueCodec:
         plan = self._plan

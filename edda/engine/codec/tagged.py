@@ -43,6 +43,7 @@ matches only if it is a whole string, and then reading it as tagged changes noth
 DEPTH_MAX = 64
 """Nesting of a value. A level costs at most three levels of JSON, and pydantic-core reads 200."""
 
+INT_SMALL_MAX = 1 << 62
 INT_PLAIN_MAX = 10**4000
 """Python and pydantic-core refuse to read integers of more than 4300 digits; larger ones are written in hexadecimal."""
 
@@ -81,22 +82,26 @@ def unstorable(at: At, why: str) -> SerializationError:
 
 def is_plain(value: object, depth: int = DEPTH_MAX) -> bool:
     """Whether JSON itself says this value exactly. The hot path: exact types only, no allocation."""
-    kind = type(value)
-    if kind is str or value is None or kind is bool:
+    plain: Any = value  # its exact type is known where it is used; `cast` would be a call
+    kind = type(plain)
+    if kind is str or plain is None or kind is bool:
         return True
     if kind is int:
-        return -INT_PLAIN_MAX < cast(int, value) < INT_PLAIN_MAX
+        return bool(-INT_SMALL_MAX < plain < INT_SMALL_MAX or -INT_PLAIN_MAX < plain < INT_PLAIN_MAX)
     if kind is float:
-        return math.isfinite(cast(float, value))
+        return math.isfinite(plain)
     if depth == 0:
         return False
     if kind is dict:
-        for key, item in cast("dict[object, object]", value).items():
+        for key, item in plain.items():
             if type(key) is not str or key == TAG or not (type(item) is str or is_plain(item, depth - 1)):
                 return False
         return True
     if kind is list:
-        return all(type(item) is str or is_plain(item, depth - 1) for item in cast("list[object]", value))
+        for item in plain:  # noqa: SIM110 - a generator would cost more than it saves
+            if type(item) is not str and not is_plain(item, depth - 1):
+                return False
+        return True
     return False
 
 
@@ -458,7 +463,10 @@ class Tagger:
 
 def canonical(node: JsonValue) -> str:
     """Canonical JSON: equal values give equal text in every process and version."""
-    return json.dumps(node, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return CANONICAL.encode(node)
+
+
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def stored_fields(cls: type[BaseModel]) -> list[str]:

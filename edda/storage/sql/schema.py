@@ -193,7 +193,8 @@ INDEXES: Final = (
         "edda_instance",
         ("workflow", "claimable_at_us", "id"),
         where="owner is null and claimable_at_us is not null",
-        instead=("workflow", "owner", "claimable_at_us"),
+        # With `id`, though InnoDB appends the key by itself: MariaDB sorts otherwise, and a sort locks every candidate.
+        instead=("workflow", "owner", "claimable_at_us", "id"),
     ),
     # What a worker holds: for notices, reaping and retiring.
     Index("edda_instance_owner", "edda_instance", ("owner",), where="owner is not null"),

@@ -190,9 +190,11 @@ class ServerLine:
         try:
             async with asyncio.timeout(ROLLBACK_SECONDS_MAX):
                 connection = await self._connect()
-                async with connection.cursor() as cursor:
-                    await cursor.execute(f"kill {self._server_id:d}")
-                await connection.ensure_closed()
+                try:
+                    async with connection.cursor() as cursor:
+                        await cursor.execute(f"kill {self._server_id:d}")
+                finally:
+                    await connection.ensure_closed()
         except Exception as error:
             _logger.debug("connection %d of ctx.session in %s was not killed: %s", self._server_id, self._label, error)
 
