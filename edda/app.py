@@ -220,6 +220,11 @@ class EddaApp:
         return self._engine
 
     @property
+    def running(self) -> bool:
+        """Initialised, and not shut down."""
+        return self._engine is not None
+
+    @property
     def worker_id(self) -> str:
         """Id of this process's worker; empty before `initialize()`."""
         return self._engine.worker_id if self._engine is not None else ""

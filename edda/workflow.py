@@ -50,6 +50,11 @@ class StartOptions:
 class App(Protocol):
     """What a workflow needs of an app."""
 
+    @property
+    def running(self) -> bool:
+        """Initialised, and not shut down."""
+        ...
+
     async def start_instance(
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StartOptions
     ) -> WorkflowHandle[Any]: ...
@@ -75,6 +80,8 @@ def find_app() -> App:
     if app is not None:
         return app
     apps = list(constructed_apps)
+    if len(apps) > 1:
+        apps = [app for app in apps if app.running] or apps
     if len(apps) == 1:
         return apps[0]
     if not apps:

@@ -6,6 +6,7 @@ What is owed is read from history each time, so a crash goes on with the next on
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -15,7 +16,7 @@ from edda.core.lifecycle import LAST_EVENT, Status
 from edda.core.retry import TryAgain
 from edda.core.saga import failed_for_good, owed
 from edda.engine.attempts import Outcome
-from edda.engine.codec import decode_error, encode_error
+from edda.engine.codec import ValueCodec, decode_error, encode_error
 from edda.engine.instance import Instance
 from edda.engine.phases import Pause, Phase, Write
 from edda.engine.records import post, record_failed_attempt
@@ -23,9 +24,11 @@ from edda.engine.replies import Reply
 from edda.engine.settling import parent_of
 from edda.engine.step import Step
 from edda.engine.undo import step_for
-from edda.exceptions import CompensationFailedError
+from edda.exceptions import CompensationFailedError, SerializationError
 
 log = logging.getLogger("edda.engine")
+
+RESULT = ValueCodec(what="the result of a compensation")
 
 
 class UndoingPhase:
@@ -87,8 +90,11 @@ class UndoingPhase:
         at_us = self._instance.now_us()
         if outcome.outbox:
             post(self._instance, outcome.outbox, at_us=at_us)
+        output: str | None = None
+        with contextlib.suppress(SerializationError):  # shown to people; nobody depends on it
+            output = RESULT.encode_text(outcome.value)
         return self._instance.draft.record(
-            Kind.COMPENSATION_EXECUTED, at_us=at_us, call_id=step.call_id, name=step.name
+            Kind.COMPENSATION_EXECUTED, at_us=at_us, call_id=step.call_id, name=step.name, output=output
         )
 
     def _record_failure(self, call_id: str, name: str, error: BaseException, meta: dict[str, Any] | None) -> None:

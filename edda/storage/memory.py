@@ -281,8 +281,7 @@ class MemoryStore:
         return Claims(now_us=now_us, rows=tuple(taken))
 
     def _claim(self, worker: WorkerId, row: InstanceRow, now_us: int) -> InstanceRow:
-        history = self.history.get(row.id) or []
-        grew = bool(history) and history[-1].claim == row.claim
+        grew = self._grew(row)
         self.seen_wakes[row.id] = row.wakes
         self._update(
             row.id,
@@ -295,6 +294,11 @@ class MemoryStore:
             crashes=0 if grew else row.crashes,
         )
         return self.rows[row.id]
+
+    def _grew(self, row: InstanceRow) -> bool:
+        """Whether something was recorded under its latest claim."""
+        history = self.history.get(row.id) or []
+        return bool(history) and history[-1].claim == row.claim
 
     async def notices(self, worker: WorkerId) -> tuple[Notice, ...]:
         return tuple(
@@ -326,6 +330,9 @@ class MemoryStore:
         self.workers[dead].alive = False
         freed: list[InstanceId] = []
         quarantined: list[InstanceId] = []
+        for row in self._held_by(dead):
+            if self._grew(row):
+                self._update(row.id, now_us, crashes=0)
         for row in self._held_by(dead):
             if row.crashes + 1 < CRASHES_TO_QUARANTINE:
                 self._update(row.id, now_us, owner=None, crashes=row.crashes + 1, claimable_at_us=row.created_at_us)

@@ -220,6 +220,8 @@ class Store(Protocol):
     async def reap(self, dead: WorkerId) -> Reaped | None:
         """Declare a worker dead and free what it held: crashes + 1, claimable now. At 3 crashes: quarantined.
 
+        The count begins anew (at 1) for what wrote something under the claim that the dead worker had.
+
         None when it is dead already, or when it turned out to be alive (its lease was renewed and presence is held).
         """
         ...

@@ -12,6 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from edda.activity import activities
+from edda.compensation import compensations
 from edda.core.commit import Commit, Verdict
 from edda.core.history import COMPLETIONS, HistoryEvent, InstanceId, Kind, WorkerId
 from edda.core.journal import Journal
@@ -20,8 +22,6 @@ from edda.core.retry import DEFAULT_RETRY_POLICY, RetryPolicy
 from edda.engine.body_run import BodyRun
 from edda.engine.codec import SignatureCodec, Stored
 from edda.engine.replies import reply_to
-from edda.activity import activities
-from edda.compensation import compensations
 from edda.storage.port import InstanceRow
 from edda.workflow import workflows
 
@@ -153,7 +153,9 @@ class Records:
             if verdict not in ACCEPTED:
                 continue
             incarnation = self._latest.get((commit.instance_id, worker))
-            if incarnation is not None and commit.records:
+            # Once a cancel is asked for, what is written may come without the body: it says nothing of what that saw.
+            cancelling = row is not None and row.cancel_requested_at_us is not None
+            if incarnation is not None and commit.records and not cancelling:
                 incarnation.durable = len(incarnation.seen)
             if row is None or row.owner != worker or row.claim != commit.claim:
                 self.violate(
@@ -203,9 +205,7 @@ class Records:
 
     def _check_row(self, before: InstanceRow | None, row: InstanceRow, history: list[HistoryEvent]) -> None:
         last = next((event.kind for event in reversed(history)), None)
-        if (row.status in ENDED) != (last in TERMINAL_KINDS):
-            self.violate("I5", f"{row.id} is {row.status}, and its history ends with {last}")
-        elif row.status in ENDED and last != LAST_EVENT[row.status]:
+        if (row.status in ENDED) != (last in TERMINAL_KINDS) or (row.status in ENDED and last != LAST_EVENT[row.status]):
             self.violate("I5", f"{row.id} is {row.status}, and its history ends with {last}")
         cancelling = row.cancel_requested_at_us is not None
         if row.owner is not None and row.status in (ENDED if cancelling else ENDED | SET_ASIDE):

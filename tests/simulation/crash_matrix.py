@@ -23,8 +23,8 @@ from typing import Any, Final
 import edda
 from edda.core.history import InstanceId, Kind
 from edda.core.lifecycle import ENDED, SET_ASIDE, Status
-from edda.engine.plans import plan_of
 from edda.engine.codec import Stored
+from edda.engine.plans import plan_of
 from tests.simulation.canonical import CANONICAL, Canonical
 from tests.simulation.faults import CRASHES, Fault, Plan
 from tests.simulation.world import Scenario, Start, World

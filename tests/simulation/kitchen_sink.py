@@ -14,8 +14,8 @@ from random import Random
 from typing import Any, Final, Protocol, cast
 
 import edda
-from edda.workflow import current_app
 from edda.retry import RetryPolicy
+from edda.workflow import current_app
 
 SINK: Final = "kitchen_sink"
 Node = tuple[Any, ...]

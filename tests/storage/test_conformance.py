@@ -406,16 +406,21 @@ async def test_progress_clears_the_count_of_crashes(world: World) -> None:
     assert (await world.row("a")).crashes == 2
     claim = (await world.row("a")).claim
     await world.write(commit("a", 1, claim=claim), worker=W2)
-    reaped = await _crash(world, W2)
-    assert reaped.quarantined == ("a",)
-    await world.store.retry(iid("a"))
-    await world.worker(W3)
-    await world.claim(W3)
-    await world.write(commit("a", 2, claim=claim + 1), worker=W3)
-    assert (await _crash(world, W3)).freed == ("a",)
+    assert (await _crash(world, W2)).freed == ("a",)
     assert (await world.row("a")).crashes == 1
     await world.claim(W1)
     assert (await world.row("a")).crashes == 0
+
+
+async def test_three_crashes_without_progress_quarantine_and_retry_begins_anew(world: World) -> None:
+    await _suspects(world, "a")
+    await world.worker(W2)
+    assert await world.claim(W2) == ["a"]
+    assert (await _crash(world, W2)).quarantined == ("a",)
+    await world.store.retry(iid("a"))
+    assert (await world.row("a")).crashes == 0
+    await world.worker(W3)
+    assert await world.claim(W3) == ["a"]
 
 
 async def test_notices_tell_of_wakes_and_cancels_since_the_claim(world: World) -> None:

@@ -100,6 +100,12 @@ def reap(dialect: Dialect, dead: WorkerId, present: Collection[WorkerId] | None)
     if not rows or (rows[0][1] >= rows[0][0] and not rows[0][2]):
         return None
     now_us = int(rows[0][0])
+    # Whoever wrote something under this claim has begun a new count.
+    yield Statement(
+        "update edda_instance set crashes = 0 where owner = ? and crashes > 0 and claim = "
+        "(select h.claim from edda_history h where h.instance_id = edda_instance.id order by h.seq desc limit 1)",
+        (dead,),
+    )
     held = yield from _bury(dialect, dead)
     if held:
         # `crashes` comes last: MySQL evaluates assignments from left to right, and sees what was assigned.
