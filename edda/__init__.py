@@ -1,7 +1,10 @@
 """edda: durable execution as a library. Ordinary async functions that survive crashes, in your own database."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from edda.activity import activity
-from edda.app import EddaApp
 from edda.compensation import compensation, on_failure, on_failure_with_result, register_compensation
 from edda.context import ActivityInfo, WorkflowContext
 from edda.events import (
@@ -35,6 +38,9 @@ from edda.exceptions import (
 from edda.hooks import HooksBase, WorkflowHooks
 from edda.retry import RetryPolicy
 from edda.workflow import WorkflowHandle, workflow
+
+if TYPE_CHECKING:
+    from edda.app import EddaApp
 
 __version__ = "0.1.0"
 
@@ -77,3 +83,13 @@ __all__ = [
     "wait_until",
     "workflow",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`EddaApp` brings the engine and pydantic with it, so it is imported when it is asked for."""
+    if name == "EddaApp":
+        from edda.app import EddaApp
+
+        globals()[name] = EddaApp
+        return EddaApp
+    raise AttributeError(f"module 'edda' has no attribute {name!r}")

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, cast
+from unittest.mock import ANY
 
 import edda
 from edda.core.lifecycle import Status
@@ -221,6 +222,21 @@ async def canon_session(ctx: edda.WorkflowContext) -> list[int]:
 
 
 @edda.workflow
+async def canon_order(ctx: edda.WorkflowContext) -> list[str]:
+    """Tells in which order things happened: any order will do, if every replay tells the same."""
+    order: list[str] = []
+
+    async def branch(number: int) -> None:
+        await canon_effect(ctx, number)
+        order.append(f"effect {number}")
+        await edda.send_event_transactional(ctx, "canon.order", "canon", {"number": number})
+        order.append(f"sent {number}")
+
+    await asyncio.gather(*map(branch, range(3)))
+    return order
+
+
+@edda.workflow
 async def canon_child(ctx: edda.WorkflowContext, number: int) -> int:
     return await canon_add(ctx, await canon_effect(ctx, number), 1)
 
@@ -325,6 +341,13 @@ CANONICAL: Final = (
         status=Status.COMPLETED,
         result=[1, 2, 3],
         effects={"": ("canon_effect:1", "canon_effect:2", "canon_effect:3")},
+    ),
+    Canonical(
+        workflow=canon_order,
+        status=Status.COMPLETED,
+        result=ANY,
+        effects={"": ("canon_effect:1", "canon_effect:2", "canon_effect:3")},
+        messages=3,
     ),
     Canonical(
         workflow=canon_parent,

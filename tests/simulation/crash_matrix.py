@@ -30,7 +30,17 @@ from tests.simulation.faults import CRASHES, Fault, Plan
 from tests.simulation.world import Scenario, Start, World
 
 BOUNDARIES: Final = frozenset(
-    {"write start", "write step", "write child", "write park", "write undo", "write end", "session commit", "claim", "reap"}
+    {
+        "write start",
+        "write step",
+        "write child",
+        "write park",
+        "write undo",
+        "write end",
+        "session commit",
+        "claim",
+        "reap",
+    }
 )
 INSTANCE: Final = "c"
 
@@ -171,14 +181,14 @@ def run_matrix(canonicals: Sequence[Canonical] = CANONICAL, *, pairs_max: int | 
     gc.freeze()
     try:
         for canonical in canonicals:
-            _run_workflow(canonical, matrix, pairs_max, seed)
+            run_workflow(canonical, matrix, pairs_max, seed)
             gc.collect()
     finally:
         gc.unfreeze()
     return matrix
 
 
-def _run_workflow(canonical: Canonical, matrix: Matrix, pairs_max: int | None, seed: int) -> None:
+def run_workflow(canonical: Canonical, matrix: Matrix, pairs_max: int | None, seed: int) -> None:
     name = canonical.workflow.name
     violations, boundaries, _ = play_canonical(canonical, (), seed=seed)
     _note(matrix, name, (), violations)
@@ -190,7 +200,9 @@ def _run_workflow(canonical: Canonical, matrix: Matrix, pairs_max: int | None, s
             matrix.singles += 1
             _note(matrix, name, [(first, fault)], violations)
             pairs += [
-                ((first, fault), (second, other)) for second in range(first + 1, min(passed, first + 60)) for other in CRASHES
+                ((first, fault), (second, other))
+                for second in range(first + 1, min(passed, first + 60))
+                for other in CRASHES
             ]
     if pairs_max is not None and len(pairs) > pairs_max:
         pairs = Random(seed).sample(pairs, pairs_max)

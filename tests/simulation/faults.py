@@ -1,4 +1,4 @@
-"""What can go wrong, where, and how often: the faults, the operations they hit, and a plan of them drawn from a seed."""
+"""What can go wrong, where, and how often: faults, the operations they hit, and a plan of them drawn from a seed."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ FAULTS: Final[Mapping[str, Sequence[Fault]]] = {
     "absentees": _READS,
 }
 """Which fault may hit which operation."""
+
 
 class Plan:
     """Which calls will fail: for each operation, after how many more calls of it, with what.

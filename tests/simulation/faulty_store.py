@@ -83,7 +83,16 @@ class FaultyStore:
             # Sent, and stuck on the way for as long as the process is.
             self.world.hit(operation, fault)
             self.world.pause(self.node)
-            loop.after(loop.world, self.world.pause_us + int(chance * TRAVEL_US_MAX), self._arrive, answer, operation, do, None, inside)
+            loop.after(
+                loop.world,
+                self.world.pause_us + int(chance * TRAVEL_US_MAX),
+                self._arrive,
+                answer,
+                operation,
+                do,
+                None,
+                inside,
+            )
         else:
             loop.after(loop.world, 20 + int(chance * TRAVEL_US_MAX), self._arrive, answer, operation, do, fault, inside)
         return answer
@@ -218,9 +227,7 @@ class FaultyStore:
         return self.call("retire", lambda: self.world.verb(self.node, "retire", self.model.retire(worker)))
 
     def cancel(self, instance_id: InstanceId, *, by: str) -> asyncio.Future[InstanceRow | None]:
-        return self.call(
-            "cancel", lambda: self.world.verb(self.node, "cancel", self.model.cancel(instance_id, by=by))
-        )
+        return self.call("cancel", lambda: self.world.verb(self.node, "cancel", self.model.cancel(instance_id, by=by)))
 
     def retry(self, instance_id: InstanceId) -> asyncio.Future[InstanceRow | None]:
         return self.call("retry", lambda: self.world.verb(self.node, "retry", self.model.retry(instance_id)))
@@ -327,9 +334,7 @@ class FaultySession:
 class FaultyTransaction:
     """Rows wait here, and reach the model together with the commit. With one writer it holds the gate while open."""
 
-    def __init__(
-        self, store: FaultyStore, worker: WorkerId, before_open: Callable[[], Awaitable[None]] | None
-    ) -> None:
+    def __init__(self, store: FaultyStore, worker: WorkerId, before_open: Callable[[], Awaitable[None]] | None) -> None:
         self._store = store
         self._worker = worker
         self._before_open = before_open
@@ -348,7 +353,7 @@ class FaultyTransaction:
         if self._before_open is not None:
             await self._before_open()
         world = self._store.world
-        while world.scenario.one_writer and world.gate is not None and world.gate.alive:
+        while world.scenario.one_writer and world.gate is not None and world.gate.alive:  # noqa: ASYNC110
             await asyncio.sleep(0.003)
         self.opened = True
         if world.scenario.one_writer:

@@ -3,7 +3,7 @@
 Each process has a first-in-first-out queue, as a real loop has; which process runs next is drawn from the seed. Time
 jumps to the next timer when every queue is empty. There is no I/O, no thread and no sleeping, so a run is a function of
 its seed. Laws:
-- A crashed process runs nothing any more: its queue and its timers are dropped, so no `finally` of it can cheat. What is
+- A crashed process runs nothing any more: its queue and timers are dropped, so no `finally` of it can cheat. What is
   left of it is closed only when the world is over, and then every call into the world is refused.
 - A paused process keeps its queue; its timers fall due meanwhile, and all of it goes on when the pause ends.
 - Tasks hash by their number, so that sets of them have the same order in every run.
@@ -237,15 +237,15 @@ class SimLoop(asyncio.AbstractEventLoop):
     def call_soon_threadsafe(self, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         return self.call_soon(callback, *args, context=context)
 
-    def call_later(
-        self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
-    ) -> Any:
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         return self._at(self.now_us + max(-int(-delay * 1_000_000 // 1), 0), callback, args, context)
 
     def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None) -> Any:
         return self._at(max(-int(-when * 1_000_000 // 1), self.now_us), callback, args, context)
 
-    def _at(self, when_us: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None) -> SimHandle:
+    def _at(
+        self, when_us: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Context | None
+    ) -> SimHandle:
         handle = SimHandle(self.current, callback, args, copy_context() if context is None else context, when_us)
         if not self._over:
             self._numbers += 1

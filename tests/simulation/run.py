@@ -131,7 +131,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"    {violation}")
     thin = report.thin_cells
     if thin:
-        print(f"\n{len(thin)} cells have fewer than {CELL_MIN}: " + ", ".join(f"{o}/{f.value} {n}" for o, f, n in thin[:12]))
+        print(
+            f"\n{len(thin)} cells have fewer than {CELL_MIN}: "
+            + ", ".join(f"{o}/{f.value} {n}" for o, f, n in thin[:12])
+        )
     return 1 if report.failures or thin else 0
 
 

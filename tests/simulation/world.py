@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from edda.app import EddaApp
 from edda.core.commit import Batch, BatchOutcome, Commit, NewInstance, Verdict
-from edda.core.history import InstanceId, WorkerId
+from edda.core.history import InstanceId, Kind, WorkerId
 from edda.core.lifecycle import ENDED, REPAIRABLE, SET_ASIDE, Status
 from edda.engine.engine import Engine
 from edda.engine.environment import Environment
@@ -363,9 +363,9 @@ class World:
             await node.app.cancel(instance_id)
         except NotCancellableError:
             self._cancelled[instance_id] = "done"
-            if self.store.rows[InstanceId(instance_id)].cancel_requested_at_us is None and (
-                self.store.rows[InstanceId(instance_id)].status not in ENDED | {Status.COMPENSATING}
-            ):
+            row, history = self.store.rows[InstanceId(instance_id)], self.store.history[InstanceId(instance_id)]
+            undoing = any(event.kind == Kind.COMPENSATION_STARTED for event in history)
+            if row.cancel_requested_at_us is None and row.status not in ENDED and not undoing:
                 self.records.violate("I37", f"cancel of {instance_id} was refused for no reason")
         except (EddaError, UnknownOutcome):
             self.note(node, f"cancel of {instance_id}: no answer")
@@ -418,12 +418,15 @@ class World:
         )
 
     def _unfinished(self) -> str:
-        return ", ".join(
-            f"{row.id} {row.status} ({row.reason}) owner {row.owner and row.owner[-8:]} claim {row.claim} "
-            f"due {row.claimable_at_us and (row.claimable_at_us - EPOCH_US) / 1e6} wakes {row.wakes}"
-            for row in self.store.rows.values()
-            if row.status not in ENDED
-        ) or "a start was never acknowledged"
+        return (
+            ", ".join(
+                f"{row.id} {row.status} ({row.reason}) owner {row.owner and row.owner[-8:]} claim {row.claim} "
+                f"due {row.claimable_at_us and (row.claimable_at_us - EPOCH_US) / 1e6} wakes {row.wakes}"
+                for row in self.store.rows.values()
+                if row.status not in ENDED
+            )
+            or "a start was never acknowledged"
+        )
 
     # -- what happens at the database --------------------------------------------------------------------------------
 
@@ -546,7 +549,9 @@ def _shown(commit: Commit) -> str:
     row = type(commit.row).__name__
     status = getattr(commit.row, "status", "")
     extras = "".join(
-        f" {name}={len(getattr(commit, name))}" for name in ("children", "outbox", "wakes", "cancels") if getattr(commit, name)
+        f" {name}={len(getattr(commit, name))}"
+        for name in ("children", "outbox", "wakes", "cancels")
+        if getattr(commit, name)
     )
     return f"{commit.instance_id}#{commit.claim} [{records}] {row}{f' {status}' if status else ''}{extras}"
 
@@ -567,9 +572,6 @@ class Result:
     hits: Counter[tuple[str, str]]
     trace: list[str] = field(default_factory=list[str])
     histories: int = 0
-
-
-_collect_after = 0
 
 
 def play(scenario: Scenario, *, trace: bool = False) -> Result:
