@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 from edda.core.commit import STAY, Commit, End, Park, Undo, Verdict
@@ -29,7 +30,7 @@ from edda.engine.house import House
 from edda.engine.instance import Instance, Survivor
 from edda.engine.phases import Pause, Phase, Write
 from edda.engine.plans import plan_of
-from edda.engine.records import record_success
+from edda.engine.records import record_success, record_unknown
 from edda.engine.replies import NOTHING, Reply
 from edda.engine.settling import SettlingPhase
 from edda.engine.undoing import UndoingPhase
@@ -415,20 +416,26 @@ class Driver:
             self._writing = True
             return
         self._instance.journal.withdraw(len(commit.records))
-        self._set_aside(Status.QUARANTINED, error)
+        done = [record.call_id for record in commit.records if record.kind == Kind.ACTIVITY_COMPLETED]
+        self._set_aside(Status.QUARANTINED, error, unrecorded=done)
 
     def _write_again(self, write: Write) -> None:
         if not self.over:
             self._write(write)
 
-    def _set_aside(self, status: Status, error: BaseException) -> None:
-        """Park it visibly, writing no history. A cancel needs no body: what is owed stands in history."""
+    def _set_aside(self, status: Status, error: BaseException, *, unrecorded: Sequence[str] = ()) -> None:
+        """Park it visibly, writing no history. A cancel needs no body: what is owed stands in history.
+
+        `unrecorded` are activities that completed, but whose record the database refused.
+        """
         instance = self._instance
         instance.draft.discard()
         if self._phase is not None:
             self._phase.evict()
         if instance.cancel_requested and not isinstance(self._phase, SettlingPhase | UndoingPhase):
             self._enter(SettlingPhase.cancelling(instance))
+            for call_id in unrecorded:
+                record_unknown(instance, instance.calls[call_id])
             self._schedule()
             return
         instance.steps.forget()

@@ -328,9 +328,9 @@ class Records:
                 expected = int(event.name in ("sender", "session_flaky"))
             else:
                 expected = int(event.kind == Kind.EVENT_SENT)
-                if event.call_id and event.kind in (Kind.ACTIVITY_FAILED, Kind.ACTIVITY_UNKNOWN):
-                    if effects[instance_id, event.call_id]:
-                        self.violate("I10", f"{instance_id} {event.call_id} failed and left a row")
+                unsuccessful = event.kind in (Kind.ACTIVITY_FAILED, Kind.ACTIVITY_UNKNOWN)
+                if unsuccessful and effects[instance_id, event.call_id]:
+                    self.violate("I10", f"{instance_id} {event.call_id} failed and left a row")
             if messages[InstanceId(instance_id), event.seq] != expected:
                 self.violate(
                     "I39",
