@@ -237,12 +237,10 @@ async def compare(
                         speed = found.ratios(lambda s: s.steps_per_second)
                         ratios.append(speed.median)
                         report.add("W2", kind, ratio=speed, **dict(zip(COLUMNS, lines[-1], strict=True)))
-                    bare = [await prototype.bare() for _ in range(3)]
-                    rows = max(float(str(line[4])) for line in lines) * (STEPS + 4) / STEPS
-                    title = (
-                        f"W2 {await durability(prototype.driver, kind)}; the ceiling writes {rows:,.0f} rows/s, "
-                        f"bare transactions of 100 rows {statistics.median(bare):,.0f}"
-                    )
+                    bare = await prototype.against_bare(pairs)
+                    report.add("ceiling", kind, of_bare_transactions=bare)
+                    settings = await durability(prototype.driver, kind)
+                    title = f"W2 {settings}; the ceiling at 100 reaches {bare} of bare transactions of 100 rows"
                     print(table(title, COLUMNS, lines), flush=True)
         finally:
             await prototype.close()

@@ -290,7 +290,7 @@ class BodyPhase:
                 self._give_up(call)
         if body.new_patches:
             for patch in body.new_patches:
-                self._instance.draft.record(Kind.PATCHED, at_us=self._loop.now_us, call_id=patch, name=patch)
+                self._instance.draft.record(Kind.PATCHED, at_us=self._instance.now_us(), call_id=patch, name=patch)
             body.new_patches.clear()
 
     def _use_survivors(self) -> None:

@@ -38,6 +38,8 @@ class _Waiting:
     start: NewInstance | None
     ack: Ack | None
     started: asyncio.Future[tuple[Creation, bool]] | None
+    asked_twice: bool = False
+    """The first answer was lost."""
 
 
 class Committer:
@@ -68,6 +70,12 @@ class Committer:
 
     def begin(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="edda-committer")
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a defect in edda: worker %s can write no more", self._worker, exc_info=error)
+            self._on_fenced()
 
     async def finish(self) -> None:
         """Write what is queued, then stop."""
@@ -122,7 +130,14 @@ class Committer:
 
     async def _deliver(self, waiting: list[_Waiting]) -> None:
         try:
-            outcome, asked_twice = await self._write(_batch_of(waiting))
+            try:
+                outcome = await self._write(_batch_of(waiting))
+            except UnknownOutcome as error:
+                log.warning("no answer to a COMMIT, looking what became of it: %s", error)
+                waiting = await self._acknowledge_found(waiting)
+                if waiting:
+                    await self._deliver(waiting)
+                return
         except Fenced:
             self._fail_starts(waiting)
             self._on_fenced()
@@ -134,21 +149,41 @@ class Committer:
                 self._refuse(waiting[0], error)
         else:
             self.batches += 1
-            self._acknowledge(waiting, outcome, asked_twice=asked_twice)
+            self._acknowledge(waiting, outcome)
 
-    def _acknowledge(self, waiting: list[_Waiting], outcome: BatchOutcome, *, asked_twice: bool) -> None:
+    async def _acknowledge_found(self, waiting: list[_Waiting]) -> list[_Waiting]:
+        """After a COMMIT without an answer: acknowledge what is there, return what is not.
+
+        A start needs no looking: written again it is found there, with this worker as its owner.
+        """
+        verdicts = iter(await self.settled(_batch_of(waiting)))
+        missing: list[_Waiting] = []
+        for one in waiting:
+            verdict = next(verdicts) if one.commit is not None else None
+            if verdict is None:
+                one.asked_twice = True
+                missing.append(one)
+            else:
+                self._acknowledge_commit(one, verdict)
+        return missing
+
+    def _acknowledge(self, waiting: list[_Waiting], outcome: BatchOutcome) -> None:
         verdicts = iter(outcome.verdicts)
         creations = iter(outcome.creations)
         for one in waiting:
-            if one.commit is not None and one.ack is not None:
-                verdict = next(verdicts)
-                one.ack(verdict)
-                if verdict is Verdict.COMMITTED or verdict is Verdict.WOKEN:
-                    self._on_written(one.commit)
+            if one.commit is not None:
+                self._acknowledge_commit(one, next(verdicts))
             elif one.started is not None:
                 creation = next(creations)
                 if not one.started.done():
-                    one.started.set_result((creation, asked_twice))
+                    one.started.set_result((creation, one.asked_twice))
+
+    def _acknowledge_commit(self, one: _Waiting, verdict: Verdict) -> None:
+        assert one.commit is not None
+        assert one.ack is not None
+        one.ack(verdict)
+        if verdict is Verdict.COMMITTED or verdict is Verdict.WOKEN:
+            self._on_written(one.commit)
 
     def _refuse(self, one: _Waiting, error: StorageError) -> None:
         if one.ack is not None:
@@ -161,44 +196,20 @@ class Committer:
             if one.started is not None and not one.started.done():
                 one.started.set_exception(DatabaseUnavailableError("This worker was declared dead; start again."))
 
-    async def _write(self, batch: Batch) -> tuple[BatchOutcome, bool]:
-        """Write until the outcome is known: an absent database is waited for, a lost answer is looked up.
-
-        True: an answer was lost.
-        """
+    async def _write(self, batch: Batch) -> BatchOutcome:
+        """Write as soon as the database can be reached. Raises `UnknownOutcome` when the answer is lost."""
         delay = 0.05
-        asked_twice = False
         while True:
             sent = self._environment.steady_us()
             try:
                 outcome = await self._store.write(self._worker, batch)
-            except UnknownOutcome as error:
-                log.warning("no answer to a COMMIT, looking what became of it: %s", error)
-                asked_twice = True
-                settled = await self._settle(batch)
-                if settled is not None:
-                    return settled, True
             except DatabaseUnavailableError as error:
                 log.warning("the database is away, %d commits wait for it: %s", len(batch.commits), error)
                 await asyncio.sleep(self._environment.jitter(delay))
                 delay = min(delay * 2, RETRY_SECONDS_MAX)
             else:
                 self._clock.learn(sent_us=sent, now_us=outcome.now_us)
-                return outcome, asked_twice
-
-    async def _settle(self, batch: Batch) -> BatchOutcome | None:
-        """What became of a batch whose COMMIT went unanswered; what is not there is written anew.
-
-        A start needs no looking: written again it is found there, with this worker as its owner.
-        """
-        verdicts = await self.settled(batch)
-        if all(verdict is None for verdict in verdicts):
-            return None  # nothing landed, or there were only starts: the caller writes the whole batch again
-        missing = tuple(c for c, verdict in zip(batch.commits, verdicts, strict=True) if verdict is None)
-        rest, _ = await self._write(Batch(commits=missing, starts=batch.starts))
-        anew = iter(rest.verdicts)
-        merged = tuple(next(anew) if verdict is None else verdict for verdict in verdicts)
-        return BatchOutcome(now_us=rest.now_us, verdicts=merged, creations=rest.creations)
+                return outcome
 
     async def settled(self, batch: Batch) -> tuple[Verdict | None, ...]:
         """What became of each commit of a batch whose COMMIT went unanswered, as soon as the database can tell."""

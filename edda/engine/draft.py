@@ -53,9 +53,6 @@ class Draft:
         blob: bytes | None = None,
         meta: dict[str, Any] | None = None,
     ) -> HistoryEvent:
-        events = self._journal.events
-        if events and events[-1].at_us > at_us:  # what is known of the database's clock was corrected
-            at_us = events[-1].at_us
         event = HistoryEvent(
             self.instance_id,
             self._journal.next_seq,

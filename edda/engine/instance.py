@@ -97,5 +97,7 @@ class Instance:
             self.draft.tell(hook, *args, **kwargs)
 
     def now_us(self) -> int:
-        """The date of what is recorded now."""
-        return self.house.clock.at_most_us()
+        """The date of what is recorded now; it never goes back, even if the knowledge of the clock was corrected."""
+        now_us = self.house.clock.at_most_us()
+        events = self.journal.events
+        return max(now_us, events[-1].at_us) if events else now_us

@@ -290,6 +290,7 @@ class Run:
             "unknown outcomes settled": sum(line["e"] == "settle" for line in logs),
             "reap took": _quantiles([line["seconds"] for line in reaps]),
             "kill to resumption": _quantiles(resumed["kill"]),
+            "the same, nobody paused": _quantiles(resumed["calm"]),
             "stop to resumption": _quantiles(resumed["stop"]),
             "SIGTERM to end of process": _quantiles([deed.seconds for deed in nemesis.deeds if deed.what == "ended"]),
             "clean hand-over": _quantiles(handed),
@@ -313,7 +314,11 @@ class Run:
 
 
 def resumptions(deeds: Sequence[Deed], logs: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
-    """Seconds from a kill (a stop) to the claim of each instance that the victim held."""
+    """Seconds from a kill (a stop) to the claim of each instance that the victim held.
+
+    "calm": those kills where no other process was paused meanwhile, which might have been just about to take over.
+    """
+    pauses = [(deed.at, deed.at + deed.seconds) for deed in deeds if deed.what == "stop"]
     strikes: dict[int, list[tuple[float, str]]] = {}
     exact = {line["p"]: line["t"] for line in logs if line["e"] == "ambush" and line["signal"] == "SIGKILL"}
     for deed in deeds:
@@ -325,7 +330,7 @@ def resumptions(deeds: Sequence[Deed], logs: Sequence[dict[str, Any]]) -> dict[s
         if line["e"] == "claim":
             for claimed, _ in line["ids"]:
                 claims.setdefault(claimed, []).append(line["t"])
-    seconds: dict[str, list[float]] = {"kill": [], "stop": []}
+    seconds: dict[str, list[float]] = {"kill": [], "stop": [], "calm": []}
     for line in logs:
         if line["e"] != "reap":
             continue
@@ -339,6 +344,8 @@ def resumptions(deeds: Sequence[Deed], logs: Sequence[dict[str, Any]]) -> dict[s
             after = [t for t in claims.get(freed, []) if t > line["t"] - line["seconds"]]
             if after:
                 seconds[what].append(min(after) - at)
+                if what == "kill" and not any(begun < min(after) and at < ended for begun, ended in pauses):
+                    seconds["calm"].append(min(after) - at)
     return seconds
 
 

@@ -95,7 +95,7 @@ class Nemesis:
     appetite: Appetite
     directory: Path
     prefer: Callable[[], int | None] = lambda: None
-    """The pid that most strikes should go to, where one process is special."""
+    """The pid that most kills should go to, where one process is special."""
     boots: Callable[[int], bool] = lambda pid: True
     deeds: list[Deed] = field(default_factory=list[Deed])
     troubles: list[str] = field(default_factory=list[str])
@@ -167,7 +167,7 @@ class Nemesis:
         candidates = [slot for slot in self._slots if slot.quiet and self.boots(slot.pid)]
         if not candidates:
             return
-        special = [slot for slot in candidates if slot.pid == self.prefer()]
+        special = [slot for slot in candidates if slot.pid == self.prefer()] if what != "stop" else []
         slot = special[0] if special and self.random.random() < 0.75 else self.random.choice(candidates)
         if what == "terminate":
             slot.terminating_since = time.monotonic()
