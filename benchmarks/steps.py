@@ -24,7 +24,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from benchmarks.ceiling import CONCURRENCIES, DRIVERS, STEPS, WORKFLOWS, Prototype, Sample, durability, measure, stored
 from benchmarks.figures import Report, Spread, table
@@ -339,7 +339,7 @@ class Replay:
     """From the kill to the first new activity; the new process begins after the kill."""
 
 
-async def replay_after_kill(kind: str, url: str, steps: int) -> Replay:
+async def replay_after_kill(url: str, steps: int) -> Replay:
     """Another process runs a workflow up to its last activity and is killed; this one takes it up."""
     arguments = [sys.executable, "-m", "benchmarks.steps", "--child", url, str(steps)]
     child = await asyncio.create_subprocess_exec(*arguments, stdout=subprocess.PIPE)
@@ -355,17 +355,11 @@ async def replay_after_kill(kind: str, url: str, steps: int) -> Replay:
     MOMENTS.at_end.clear()
     gc.collect()
     MOMENTS.history = None
-    edda = Edda(kind, url, lease_seconds=3.0, poll_seconds=0.05)
-    await edda.app.initialize()
-    try:
-        _time_histories(edda.store)
+    async with TimedApp(db_url=url, lease_seconds=3.0, poll_seconds=0.05) as app:
         async with asyncio.timeout(TAKE_OVER_SECONDS_MAX):
             await MOMENTS.at_end.wait()
-        await edda.app.handle("long").result(timeout=TAKE_OVER_SECONDS_MAX)
-    finally:
-        await edda.app.shutdown()
-    if MOMENTS.history is None:
-        raise RuntimeError("the history was read before that could be timed; run again")
+        await app.handle("long").result(timeout=TAKE_OVER_SECONDS_MAX)
+    assert MOMENTS.history is not None
     asked, read = MOMENTS.history
     wall, cpu, read_cpu = (
         seconds / steps * 1e6
@@ -374,17 +368,22 @@ async def replay_after_kill(kind: str, url: str, steps: int) -> Replay:
     return Replay(steps, wall, cpu, read_cpu, MOMENTS.arrived[0] - killed)
 
 
-def _time_histories(store: Any) -> None:
-    original = store.histories
+class TimedApp(EddaApp):
+    """Notes when it reads the history of the long workflow; from the first moment, as it may be claimed at once."""
 
-    async def histories(ids: Sequence[str]) -> Any:
-        asked = now()
-        found = await original(ids)
-        if "long" in ids:
-            MOMENTS.history = asked, now()
-        return found
+    def _make_store(self) -> Store:
+        store: Any = super()._make_store()
+        original = store.histories
 
-    store.histories = histories
+        async def histories(ids: Sequence[str]) -> Any:
+            asked = now()
+            found = await original(ids)
+            if "long" in ids:
+                MOMENTS.history = asked, now()
+            return found
+
+        store.histories = histories
+        return cast(Store, store)
 
 
 async def _child(url: str, steps: int) -> None:
@@ -406,7 +405,7 @@ async def long_workflows(kind: str, report: Report, *, repeats: int, lengths: Se
         replays: list[Replay] = []
         for _ in range(repeats):
             with fresh_database(kind) as url:
-                replays.append(await replay_after_kill(kind, url, steps))
+                replays.append(await replay_after_kill(url, steps))
         growth = sorted(growths, key=lambda one: one.seconds)[len(growths) // 2]
         replay = sorted(replays, key=lambda one: one.cpu_us)[len(replays) // 2]
         wall, cpu = Spread.of(one.ratio for one in growths), Spread.of(one.cpu_ratio for one in growths)

@@ -46,6 +46,9 @@ HOLD_US: Final = 1_000_000
 SUSPECT_CRASHES: Final = 2
 """From so many crashes on an instance is a suspect."""
 
+TRUST_SECONDS: Final = 0.05
+"""Between looks whether a lease that had run out by our own clock was renewed after all."""
+
 REFUSED_AGAIN_SECONDS: Final = 5.0
 """Between attempts to set an instance aside that the database refuses to set aside."""
 
@@ -300,6 +303,9 @@ class Driver:
         """Everything asked for is durable, or needs no record: begin it, or wait."""
         phase, instance = self._phase, self._instance
         assert phase is not None
+        if not self._house.trusted:  # we may have been stopped for long: no effect before the lease is known to hold
+            asyncio.get_running_loop().call_later(TRUST_SECONDS, self._schedule)
+            return
         due_us = self._earliest_due_us(phase)
         if due_us is not None and due_us <= (now_us := self._house.clock.at_least_us()):
             instance.steps.collect_due(now_us)

@@ -34,6 +34,11 @@ class House(Protocol):
         """Id of the worker."""
         ...
 
+    @property
+    def trusted(self) -> bool:
+        """Whether the worker's lease must still hold, by its own steady clock."""
+        ...
+
     def submit(self, commit: Commit, ack: Ack) -> None:
         """Give a commit to the committer."""
         ...

@@ -555,6 +555,15 @@ async def test_the_list_is_newest_first_in_pages(world: World) -> None:
     assert await world.store.list_instances(before="nobody") == ()
 
 
+async def test_large_outcomes_of_one_batch_are_all_stored(world: World) -> None:
+    names = [f"i{number}" for number in range(12)]
+    await world.start(*(new(name, owner=W1) for name in names))
+    ends = [End(status=Status.COMPLETED, output="'" * 700_000, blob=bytes(700_000)) for _ in names]
+    await world.write(*(commit(name, 1, row=end) for name, end in zip(names, ends, strict=True)))
+    rows = await world.store.instances([iid(name) for name in names])
+    assert {(row.output, row.blob) for row in rows.values()} == {("'" * 700_000, bytes(700_000))}
+
+
 async def test_many_are_read_at_once(world: World) -> None:
     await world.start(*(new(f"i{number:04}", owner=W1) for number in range(1200)))
     names = [iid(f"i{number:04}") for number in range(1300)]

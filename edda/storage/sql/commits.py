@@ -11,7 +11,7 @@ Laws:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from edda.core.commit import Batch, BatchOutcome, Commit, Creation, End, NewInstance, OutboxMessage, Park, Undo, Verdict
@@ -28,6 +28,8 @@ INSERT_HISTORY: Final = insert("edda_history", HISTORY_COLUMNS)
 INSERT_OUTBOX: Final = insert("edda_outbox", OUTBOX_COLUMNS)
 INSERT_INSTANCE: Final = insert("edda_instance", NEW_INSTANCE_COLUMNS)
 ACCEPTED: Final = frozenset({Verdict.COMMITTED, Verdict.WOKEN})
+PAYLOAD_PER_STATEMENT: Final = 1_000_000
+"""Escaped, that is at most a quarter of MariaDB's default `max_allowed_packet`. Inserts are split by the driver."""
 KEYS_PER_STATEMENT: Final = 200
 """Conditions on pairs are chained with OR, and SQLite allows 1,000 levels."""
 
@@ -76,8 +78,8 @@ def _write_commits(
         if judgement.moved:
             yield dialect.update_many("edda_instance", MOVED_COLUMNS, judgement.moved)
         # The rows that ended or were set aside, with their outcome.
-        if judgement.ended:
-            yield dialect.update_many("edda_instance", ENDED_COLUMNS, judgement.ended)
+        for some in _of_bounded_size(judgement.ended):
+            yield dialect.update_many("edda_instance", ENDED_COLUMNS, some)
     records = [record for commit in accepted for record in commit.records]
     if records:
         yield Statement(INSERT_HISTORY, records, many=True)
@@ -89,6 +91,21 @@ def _write_commits(
         # A child that exists was started by the same commit of an earlier claim: it is left alone.
         yield Statement(INSERT_INSTANCE + dialect.if_absent, children, many=True)
     return tuple(verdicts)
+
+
+def _of_bounded_size(rows: Sequence[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    """Rows in groups that fit into one packet of the server; a row alone always does."""
+    group: list[tuple[Any, ...]] = []
+    size = 0
+    for row in rows:
+        weight = sum(len(value) for value in row if isinstance(value, str | bytes))
+        if group and size + weight > PAYLOAD_PER_STATEMENT:
+            yield group
+            group, size = [], 0
+        group.append(row)
+        size += weight
+    if group:
+        yield group
 
 
 def _lock(dialect: Dialect, ids: Sequence[InstanceId]) -> Verb[Sequence[Row]]:

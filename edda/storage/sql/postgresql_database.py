@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from edda.core.history import WorkerId
+from edda.exceptions import StorageError
 from edda.storage.sql.dialects.postgresql import PostgresqlDialect, presence_key
 from edda.storage.sql.runner import Runner, numbered
 from edda.storage.sql.server_database import SESSION_POOL_SIZE, ServerDatabase
@@ -33,6 +34,8 @@ class PostgresqlDatabase(ServerDatabase):
         session_pool_size: int = SESSION_POOL_SIZE,
         session_idle_seconds: int = SESSION_IDLE_SECONDS,
     ) -> None:
+        if url.pgbouncer and url.schema is not None:
+            raise StorageError("?schema= and ?pgbouncer=1 exclude each other: a pooler forgets which schema was chosen")
         super().__init__(url, PostgresqlDialect(), session_pool_size=session_pool_size)
         self.has_presence = not url.pgbouncer
         self._session_idle_seconds = session_idle_seconds

@@ -1,0 +1,76 @@
+"""Every spelling of a database URL."""
+
+from __future__ import annotations
+
+import pytest
+
+from edda.exceptions import MissingExtraError, StorageError
+from edda.storage.sql import open_store
+from edda.storage.sql.url import parse
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("sqlite://", None),
+        ("sqlite:///:memory:", None),
+        ("sqlite:///orders.db", "orders.db"),
+        ("sqlite:////var/lib/orders.db", "/var/lib/orders.db"),
+        ("sqlite+aiosqlite:///orders%20of%20today.db", "orders of today.db"),
+    ],
+)
+def test_sqlite_paths(url: str, path: str | None) -> None:
+    parsed = parse(url)
+    assert (parsed.kind, parsed.database) == ("sqlite", path)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "kind"),
+    [
+        ("postgresql", "postgresql"),
+        ("postgres", "postgresql"),
+        ("postgresql+asyncpg", "postgresql"),
+        ("mysql", "mysql"),
+        ("mariadb", "mysql"),
+        ("mysql+asyncmy", "mysql"),
+        ("mysql+aiomysql", "mysql"),
+    ],
+)
+def test_servers_by_all_their_names(scheme: str, kind: str) -> None:
+    parsed = parse(f"{scheme}://me:p%40ss%2F@db.example:5555/orders?pgbouncer=1&schema=edda&ssl=true")
+    assert parsed.kind == kind
+    assert (parsed.user, parsed.password, parsed.host, parsed.port) == ("me", "p@ss/", "db.example", 5555)
+    assert (parsed.database, parsed.pgbouncer, parsed.schema) == ("orders", True, "edda")
+    assert parsed.driver_options == {"ssl": "true"}
+    driver = "postgresql+asyncpg" if kind == "postgresql" else "mysql+asyncmy"
+    assert parsed.sqlalchemy == f"{driver}://me:p%40ss%2F@db.example:5555/orders?ssl=true"
+
+
+def test_parts_that_are_not_there() -> None:
+    parsed = parse("postgresql://localhost")
+    assert (parsed.user, parsed.password, parsed.port, parsed.database) == (None, None, None, None)
+    assert parse("postgresql:///orders?host=/run/postgresql").host is None
+    assert parse("postgresql://[::1]:5433/orders").host == "::1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "oracle://db/x",
+        "orders.db",
+        "sqlite://orders.db",
+        "mysql://db:port/x",
+        "",
+        "postgresql://db/x?schema=a&pgbouncer=1",
+    ],
+)
+def test_what_cannot_be_used_is_said_at_once(url: str) -> None:
+    with pytest.raises(StorageError):
+        open_store(url)
+
+
+@pytest.mark.parametrize(("url", "extra"), [("postgresql://db/x", "postgresql"), ("mariadb://db/x", "mysql")])
+def test_a_missing_driver_names_what_to_install(monkeypatch: pytest.MonkeyPatch, url: str, extra: str) -> None:
+    monkeypatch.setattr("edda.storage.sql.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=rf"edda-framework\[{extra}\]"):
+        open_store(url)
