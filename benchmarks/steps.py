@@ -306,7 +306,7 @@ class Growth:
 async def grow(edda: Edda, steps: int) -> Growth:
     """Run one workflow of so many activities."""
     MOMENTS.steps.clear()
-    MOMENTS.at_end.clear()
+    MOMENTS.at_end = asyncio.Event()  # an event belongs to one loop
     MOMENTS.stay = False
     gc.collect()
     began = time.perf_counter()
@@ -352,7 +352,7 @@ async def replay_after_kill(url: str, steps: int) -> Replay:
         raise RuntimeError("the process that was to be killed ended by itself")
     killed = time.perf_counter()
     MOMENTS.stay = False
-    MOMENTS.at_end.clear()
+    MOMENTS.at_end = asyncio.Event()  # an event belongs to one loop
     gc.collect()
     MOMENTS.history = None
     async with TimedApp(db_url=url, lease_seconds=3.0, poll_seconds=0.05) as app:

@@ -39,7 +39,7 @@ def _kill(database: str, *more: str, minutes: float) -> Run:
         name=f"kill-{database}{'-no-presence' if '--no-presence' in more else ''}",
         about=f"2,000 workflows, processes killed and stopped every few seconds, {presence} presence",
         module="tests.process.kill_test",
-        arguments=("--database", database, "--workflows", "2000", "--seconds", "420", "--seed", "{seed}", *more),
+        arguments=("--database", database, "--workflows", "2000", "--seconds", "400", "--seed", "{seed}", *more),
         minutes=minutes,
     )
 
@@ -50,20 +50,20 @@ RUNS: Final = (
         about="20,000 random programs, evicted at random, replay to the same result",
         module="tests.engine.test_body_loop_programs",
         arguments=("--programs", "20000"),
-        minutes=6,
+        minutes=2,
     ),
     Run(
         name="simulation",
         about="200,000 schedules of workers, crashes and lost answers on a virtual clock",
         module="tests.simulation",
         arguments=("--schedules", "200000"),
-        minutes=90,
+        minutes=55,
     ),
-    _kill("postgresql", minutes=9),
-    _kill("mysql", minutes=9),
-    _kill("sqlite", minutes=9),
-    _kill("postgresql", "--no-presence", minutes=9),
-    _kill("mysql", "--no-presence", minutes=9),
+    _kill("postgresql", minutes=8),
+    _kill("mysql", minutes=8),
+    _kill("sqlite", minutes=8),
+    _kill("postgresql", "--no-presence", minutes=8),
+    _kill("mysql", "--no-presence", minutes=8),
 )
 
 

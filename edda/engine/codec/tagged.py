@@ -83,7 +83,7 @@ def unstorable(at: At, why: str) -> SerializationError:
 def is_plain(value: object, depth: int = DEPTH_MAX) -> bool:
     """Whether JSON itself says this value exactly. The hot path: exact types only, no allocation."""
     plain: Any = value  # its exact type is known where it is used; `cast` would be a call
-    kind: type[object] = type(plain)
+    kind = type(value)
     if kind is str or plain is None or kind is bool:
         return True
     if kind is int:
