@@ -832,7 +832,6 @@ async def test_a_session_reads_what_is_committed_and_its_idle_transaction_ends(h
             assert (await home.query("select @@idle_transaction_timeout"))[0][0] == 30
 
 
-@pytest.mark.xfail(reason="mysql_database.connect_session does not ask for FOUND_ROWS yet", strict=False)
 @only("mysql")
 async def test_an_update_that_changes_nothing_has_found_its_row(home: Home) -> None:
     """SQLAlchemy counts the rows found, as every other database does; else the ORM takes the row for gone."""

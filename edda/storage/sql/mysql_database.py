@@ -32,6 +32,10 @@ SETTINGS: Final = (
 )
 
 
+FOUND_ROWS: Final = 2
+"""The flag of the protocol with which an update tells how many rows it found, not how many it changed."""
+
+
 class MysqlDatabase(ServerDatabase):
     def __init__(
         self,
@@ -51,7 +55,8 @@ class MysqlDatabase(ServerDatabase):
 
     async def connect_session(self) -> Any:
         """A connection for `ctx.session`."""
-        connection = await self._connect(autocommit=False)
+        # The ORM counts rows found: an update that changes nothing is no stale row.
+        connection = await self._connect(autocommit=False, client_flag=FOUND_ROWS)
         await self._limit_idle_transactions(connection)
         return connection
 
@@ -60,7 +65,7 @@ class MysqlDatabase(ServerDatabase):
         if "MariaDB" in connection.get_server_info():
             await _set(connection, f"set session idle_transaction_timeout = {self._session_idle_seconds}")
 
-    async def _connect(self, *, autocommit: bool) -> Any:
+    async def _connect(self, *, autocommit: bool, client_flag: int = 0) -> Any:
         asyncmy: Any = import_module("asyncmy")
         options = self.url.driver_options
         connection = await asyncmy.connect(
@@ -74,6 +79,7 @@ class MysqlDatabase(ServerDatabase):
             charset="utf8mb4",
             connect_timeout=CONNECT_SECONDS_MAX,
             autocommit=autocommit,
+            client_flag=client_flag,
         )
         for setting in SETTINGS:
             await _set(connection, setting)

@@ -53,7 +53,7 @@ class MysqlDialect(Dialect):
     # There is no ON CONFLICT; INSERT IGNORE would also cut what is too long.
     if_absent = " on duplicate key update id = id"
     insert_tells = False
-    drivers = ("asyncmy",)
+    drivers = ("asyncmy", "aiomysql", "pymysql", "MySQLdb")  # a session of the user's own may have any of them
     transactional_ddl = False
     find_schema_table = (
         "select 1 from information_schema.tables where table_schema = database() and table_name = 'edda_schema'"
