@@ -212,6 +212,8 @@ class Nemesis:
         code = slot.process.poll()
         if code is not None:
             self._ended(slot, code, now)
+        elif slot.stopped_until is None and _is_stopped(slot.pid):
+            self._stopped(slot)  # it walked into an ambush
         elif slot.stopped_until is not None:
             if now >= slot.stopped_until:
                 slot.stopped_until = None
@@ -219,9 +221,7 @@ class Nemesis:
                 _send(slot, signal.SIGCONT)
         elif slot.ambushed is not None:
             until, deadly = slot.ambushed
-            if deadly is signal.SIGSTOP and _is_stopped(slot.pid):
-                self._stopped(slot)
-            elif now >= until:
+            if now >= until:
                 self._hit(slot, deadly)
         elif slot.terminating_since is not None and now - slot.terminating_since > 30:
             self.troubles.append(f"pid {slot.pid} (slot {slot.number}) did not end in 30 s after SIGTERM; killed")

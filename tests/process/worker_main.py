@@ -36,6 +36,8 @@ from tests.process import programs
 WINDOW_MAX: Final = 80
 """Own instances under way at once: enough that every kill meets some, few enough that a backlog is seen."""
 
+AMBUSH_SECONDS: Final = 0.8
+"""For so long an ambush lasts: less than the nemesis waits before it strikes by its own hand."""
 PLACES: Final = (
     *["write:send", "write:statement", "write:done"] * 3,
     *["session:statement", "session:commit", "session:fenced", "session:done"] * 2,
@@ -75,17 +77,19 @@ class Ambush:
     def __init__(self, log: Log, random: Random) -> None:
         self._log = log
         self._random = random
-        self._armed: tuple[str, signal.Signals] | None = None
+        self._armed: tuple[str, signal.Signals, float] | None = None
 
     def arm(self, deadly: signal.Signals) -> None:
         place = self._random.choice(PLACES)
-        self._armed = (place, deadly)
+        self._armed = (place, deadly, time.monotonic() + AMBUSH_SECONDS)
         self._log("armed", place=place, signal=deadly.name)
 
     def __call__(self, place: str) -> None:
         if self._armed is not None and self._armed[0] == place:
-            _, deadly = self._armed
+            _, deadly, until = self._armed
             self._armed = None
+            if time.monotonic() > until:
+                return
             self._log("ambush", place=place, signal=deadly.name)
             os.kill(os.getpid(), deadly)
 
