@@ -53,6 +53,8 @@ class BodyPhase:
         self._journal = instance.journal
         self._timers: dict[str, Call] = {}
         self._child_waits: dict[str, Call] = {}
+        self._activities: dict[str, Call] = {}
+        """Calls of activities that have no step yet: on replay most are answered before they need one."""
         self._instants: dict[str, Call] = {}
         """Calls that are answered by being recorded: a child's start, an event sent, a compensation owed."""
         self._looked = True
@@ -140,6 +142,7 @@ class BodyPhase:
             return False
         self._loop.drain()
         self._collect()
+        self._make_steps()
         self._loop.quiet = False
         return True
 
@@ -188,6 +191,8 @@ class BodyPhase:
         self._loop.drain()
         while not self._loop.root.done():
             self._collect()
+            if self._activities:
+                self._make_steps()
             if self._instance.survivors:
                 self._use_survivors()
             if (
@@ -276,7 +281,7 @@ class BodyPhase:
             for call in asked:
                 match call.kind:
                     case CallKind.ACTIVITY:
-                        self._instance.steps.add(self._step_of(call))
+                        self._activities[call.id] = call
                     case CallKind.TIMER:
                         self._timers[call.id] = call
                     case CallKind.CHILD_RESULT:
@@ -304,6 +309,11 @@ class BodyPhase:
                     instance.steps.remove(call_id)
                     instance.arrived.append(survivor)
 
+    def _make_steps(self) -> None:
+        for call in self._activities.values():
+            self._instance.steps.add(self._step_of(call))
+        self._activities.clear()
+
     def _step_of(self, call: Call) -> Step:
         activity = call.activity
         assert activity is not None
@@ -330,6 +340,7 @@ class BodyPhase:
         """Its answer is known: nothing is to be done for it any more."""
         match call.kind:
             case CallKind.ACTIVITY:
+                self._activities.pop(call.id, None)
                 self._instance.steps.remove(call.id)
             case CallKind.TIMER:
                 self._timers.pop(call.id, None)
