@@ -16,7 +16,7 @@ from examples.orders.bank import Bank
 from examples.orders.books import BANK, Books, differences, expected_books, read_books
 from examples.orders.order import read_orders, read_stock
 
-pytestmark = [pytest.mark.process, pytest.mark.slow]
+pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[2]
 ORDERS = 40

@@ -56,7 +56,6 @@ def marked() -> set[tuple[str, int]]:
     return {("rejected.py", number) for number, line in enumerate(lines, 1) if re.search(r"# rejected$", line)}
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("checker", [mypy, pyright])
 def test_each_wrong_line_is_rejected_and_no_other(checker: Callable[[Path], Errors], tmp_path: Path) -> None:

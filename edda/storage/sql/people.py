@@ -39,10 +39,12 @@ def _at_once(row: InstanceRow, now_us: int) -> int | None:
 def cancel(dialect: Dialect, instance_id: InstanceId, *, by: str) -> Verb[InstanceRow | None]:
     """Ask an instance to cancel, and wake it. Returns the row as it was before."""
     before = yield from _lock(dialect, instance_id)
-    if before is None or before.status not in CANCELLABLE or before.cancel_requested_at_us is not None:
+    if before is None or before.status not in CANCELLABLE:
         return before
     if before.status in SET_ASIDE and (yield from _undoing(instance_id)):
         return replace(before, status=Status.COMPENSATING)
+    if before.cancel_requested_at_us is not None:
+        return before
     now_us = yield from _now(dialect)
     yield Statement(
         "update edda_instance set cancel_requested_at_us = ?, cancelled_by = ?, wakes = wakes + 1, "
