@@ -319,12 +319,12 @@ def resumptions(deeds: Sequence[Deed], logs: Sequence[dict[str, Any]]) -> dict[s
     "calm": those kills where no other process was paused meanwhile, which might have been just about to take over.
     """
     pauses = [(deed.at, deed.at + deed.seconds) for deed in deeds if deed.what == "stop"]
-    strikes: dict[int, list[tuple[float, str]]] = {}
+    strikes: dict[int, list[tuple[float, str, float]]] = {}
     exact = {line["p"]: line["t"] for line in logs if line["e"] == "ambush" and line["signal"] == "SIGKILL"}
     for deed in deeds:
         if deed.what in ("kill", "stop"):
             at = exact.get(deed.pid, deed.at) if deed.what == "kill" else deed.at
-            strikes.setdefault(deed.pid, []).append((at, deed.what))
+            strikes.setdefault(deed.pid, []).append((at, deed.what, at + deed.seconds))
     claims: dict[str, list[float]] = {}
     for line in logs:
         if line["e"] == "claim":
@@ -338,7 +338,9 @@ def resumptions(deeds: Sequence[Deed], logs: Sequence[dict[str, Any]]) -> dict[s
         before = [strike for strike in strikes.get(pid, []) if strike[0] <= line["t"]]
         if not before:
             continue
-        at, what = max(before)
+        at, what, until = max(before)
+        if what == "stop" and line["t"] > until + 1:  # it had survived that pause
+            continue
         for freed in line["freed"]:
             # The reaper's line is written after the commit: a claim may stand a moment before it.
             after = [t for t in claims.get(freed, []) if t > line["t"] - line["seconds"]]

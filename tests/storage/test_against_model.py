@@ -280,16 +280,18 @@ class Both(RuleBasedStateMachine):
         self.stores(lambda store: store.histories(NAMES))
 
     def teardown(self) -> None:
-        self.compare_contents()
-        real = self.worlds[1]
-        if self.model.outbox:
-            sent = self.run(
-                select(real.store, "select instance_id, seq, ordinal, id, status, attempts from edda_outbox")
-            )
-            expected = {(each.instance_id, each.seq, each.ordinal, each.id, "pending", 0) for each in self.model.outbox}
-            assert set(sent) == expected
-        for world in self.worlds:
-            self.run(world.close())
+        try:
+            self.compare_contents()
+            self.compare_outboxes()
+        finally:
+            for world in self.worlds:
+                self.run(world.close())
+
+    def compare_outboxes(self) -> None:
+        text = "select instance_id, seq, ordinal, id, status, attempts from edda_outbox"
+        sent = self.run(select(self.worlds[1].store, text))
+        expected = {(each.instance_id, each.seq, each.ordinal, each.id, "pending", 0) for each in self.model.outbox}
+        assert set(sent) == expected
 
 
 def comparable(answer: Any) -> Any:

@@ -37,6 +37,8 @@ FOUND_ROWS: Final = 2
 
 
 class MysqlDatabase(ServerDatabase):
+    give_up_presence = "select release_all_locks()"
+
     def __init__(
         self,
         url: DatabaseUrl,

@@ -27,6 +27,8 @@ SESSION_IDLE_SECONDS: Final = 30
 
 
 class PostgresqlDatabase(ServerDatabase):
+    give_up_presence = "select pg_advisory_unlock_all()"
+
     def __init__(
         self,
         url: DatabaseUrl,

@@ -105,8 +105,8 @@ class Runner:
         """
         return await self._shielded(self._run(name, make, atomic=atomic, repeat=repeat, worker=worker))
 
-    async def close(self) -> None:
-        """Wait for what is under way, within reason."""
+    async def close(self, *, farewell: Statement | None = None) -> None:
+        """Wait for what is under way, within reason. `farewell` is the last that the server hears, if it can."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=CLOSE_SECONDS_MAX)
             for task in late:
@@ -116,6 +116,8 @@ class Runner:
         if self._wire is not None:
             wire, self._wire = self._wire, None
             with contextlib.suppress(Exception):
+                if farewell is not None:
+                    await self._answered(wire, wire.execute(farewell))
                 await self._answered(wire, wire.close())
 
     async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:

@@ -48,6 +48,8 @@ class ServerDatabase:
     # -- to be known by the subclass ---------------------------------------------------------------------------------
 
     has_presence: bool = True
+    give_up_presence: str
+    """The statement that gives back all session locks of its connection."""
 
     async def connect(self, *, in_transactions: bool = False) -> Wire:
         """A new connection. `in_transactions`: whatever runs on it is a transaction."""

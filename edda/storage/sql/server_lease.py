@@ -17,7 +17,7 @@ from edda.exceptions import StorageError
 from edda.storage.port import Renewal
 from edda.storage.sql import workers
 from edda.storage.sql.runner import Runner, Wire
-from edda.storage.sql.verb import Verb
+from edda.storage.sql.verb import Statement, Verb
 
 if TYPE_CHECKING:
     from edda.storage.sql.server_database import ServerDatabase
@@ -72,7 +72,9 @@ class ServerLeaseLine:
         self._workers.clear()
         if self._runner is not None:
             runner, self._runner = self._runner, None
-            await runner.close()
+            # Said, not left to the end of the connection: a server takes milliseconds to notice that.
+            presence = self._database.has_presence
+            await runner.close(farewell=Statement(self._database.give_up_presence) if presence else None)
 
     def _line(self) -> Runner:
         if self._runner is None:
