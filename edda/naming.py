@@ -40,8 +40,8 @@ class Registry(Generic[T]):
             here, there = _place(item.function), _place(known.function)
             if here != there and "__main__" not in (item.function.__module__, known.function.__module__):
                 raise NameTakenError(
-                    f"{here} and {there} are both {self._sort}s named '{item.name}', and history knows them by that "
-                    f'name only. Give one of them another: @{self._sort}(name="...").'
+                    f"{here} and {there} have the same name: there is one {self._sort} '{item.name}', and history "
+                    f'knows it by that name only. Give one of them another: @{self._sort}(name="...").'
                 )
         self._by_name[item.name] = item
 

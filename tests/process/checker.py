@@ -428,6 +428,6 @@ def failures_are_bounded(dump: Dump) -> Iterator[Violation]:
     for instance_id, events in dump.histories.items():
         failures = Counter((event.call_id, event.name) for event in events if event.kind.endswith("AttemptFailed"))
         for (call_id, name), count in failures.items():
-            policy = programs.PARKING if name == "patient" else programs.QUICK
+            policy = programs.PARKING if name == "patient_step" else programs.QUICK
             if count >= (policy.max_attempts or 0):
                 yield Violation("I13", instance_id, f"{call_id} failed {count} times")

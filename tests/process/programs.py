@@ -75,7 +75,7 @@ async def _work(pause_ms: int) -> None:
     await asyncio.sleep(pause_ms / 1000)
 
 
-@activity(retry_policy=QUICK)
+@activity(name="plain_step", retry_policy=QUICK)
 async def plain(ctx: WorkflowContext, number: int, pause_ms: int) -> int:
     _begin(ctx)
     await _work(pause_ms)
@@ -100,13 +100,13 @@ async def book(ctx: WorkflowContext, number: int, pause_ms: int) -> int:
     return number + 3
 
 
-@activity(retry_policy=QUICK)
+@activity(name="flaky_step", retry_policy=QUICK)
 async def flaky(ctx: WorkflowContext, number: int, failures: int) -> int:
     """Fails so often, each time with a row written: none of them may stay."""
     return await _fail_first(ctx, number, failures)
 
 
-@activity(retry_policy=PARKING)
+@activity(name="patient_step", retry_policy=PARKING)
 async def patient(ctx: WorkflowContext, number: int, failures: int) -> int:
     """The same, with back-offs that park."""
     return await _fail_first(ctx, number, failures)
@@ -155,7 +155,7 @@ async def call_out(ctx: WorkflowContext, number: int, pause_ms: int) -> int:
     return number + 6
 
 
-SESSION_ACTIVITIES: Final = frozenset({"book", "flaky", "patient", "reserve"})
+SESSION_ACTIVITIES: Final = frozenset({"book", "flaky_step", "patient_step", "reserve"})
 """Names of the activities that leave exactly one row when they complete. Compensations leave one each, too."""
 
 # -- workflows ---------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def _swap_undos(dump: Dump) -> None:
         ("I10", lambda dump: dump.effects.append(Effect("k-1", "reserve:3", "do", 1, "w"))),
         ("I33", _swap_undos),
         ("I33", _change_event(4, call_id="undo/reserve:1")),
-        ("I34", _change_event(4, kind="ActivityCompleted", call_id="plain:1", name="plain")),
+        ("I34", _change_event(4, kind="ActivityCompleted", call_id="plain_step:1", name="plain_step")),
         ("I36", _change_event(5, kind="CompensationAttemptFailed")),
     ],
 )

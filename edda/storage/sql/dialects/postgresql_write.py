@@ -106,8 +106,9 @@ woken as (
 
 # And after being cancelled: `judge._cancel`. The first one who asks is remembered.
 CANCELLED: Final = f"""cancel as (
-  select distinct on (c.id) c.id, c.by from unnest(?::bigint[], ?::text[], ?::text[]) as c(n, id, by)
-  where c.n not in (select n from refused) order by c.id, c.n),
+  select distinct on (c.id) c.id, c.by
+  from unnest(?::bigint[], ?::text[], ?::text[]) with ordinality as c(n, id, by, place)
+  where c.n not in (select n from refused) order by c.id, c.place),
 cancelled as (
   select r.*, c.id is not null as cancels, c.by
   from woken r left join cancel c
