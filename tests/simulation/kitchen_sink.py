@@ -63,7 +63,7 @@ NAPS: Final = (0.0, 0.0, 0.001, 0.004, 0.03, 0.3)
 SLEEPS: Final = (0.002, 0.01, 0.05, 0.3, 1.1, 1.4)
 
 
-@edda.activity
+@edda.activity(name="sink_plain")
 async def plain(ctx: edda.WorkflowContext, number: int, naps: int) -> dict[str, int]:
     await _work(ctx, naps, number)
     return {"number": number, "attempt": ctx.activity.attempt}
@@ -94,7 +94,7 @@ async def session_flaky(ctx: edda.WorkflowContext, number: int, naps: int) -> in
     return number
 
 
-@edda.activity(retry_policy=FAST)
+@edda.activity(name="sink_flaky", retry_policy=FAST)
 async def flaky(ctx: edda.WorkflowContext, number: int, failures: int) -> int:
     await _work(ctx, number, number)
     if ctx.activity.attempt <= failures:
@@ -102,7 +102,7 @@ async def flaky(ctx: edda.WorkflowContext, number: int, failures: int) -> int:
     return number
 
 
-@edda.activity(retry_policy=SLOW)
+@edda.activity(name="sink_patient", retry_policy=SLOW)
 async def patient(ctx: edda.WorkflowContext, number: int, failures: int) -> int:
     """Its back-off is long enough to park the instance. With 9 failures it never succeeds."""
     await _work(ctx, number, number)
