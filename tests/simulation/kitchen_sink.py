@@ -23,7 +23,6 @@ Node = tuple[Any, ...]
 FAST: Final = RetryPolicy(initial_interval=0.02, backoff_coefficient=2.0, max_attempts=3)
 SLOW: Final = RetryPolicy(initial_interval=1.1, backoff_coefficient=1.5, max_attempts=3)
 ONCE: Final = RetryPolicy(max_attempts=1)
-POLICIES: Final = {"flaky": FAST, "patient": SLOW, "session_flaky": FAST, "slow_answer": FAST}
 
 
 class Flaky(Exception):
