@@ -294,8 +294,11 @@ class EddaApp:
         """What `handle.result()` does."""
         engine = await self._ready()
         try:
-            async with asyncio.timeout(timeout):
+            if timeout is None:
                 ending = await engine.wait(InstanceId(instance_id))
+            else:
+                async with asyncio.timeout(timeout):
+                    ending = await engine.wait(InstanceId(instance_id))
         except TimeoutError:
             status, reason = await self.status_of(instance_id), await self.reason_of(instance_id)
             raise TimeoutError(

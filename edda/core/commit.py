@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewInstance:
+class NewInstance(NamedTuple):
     """An instance to be created."""
 
     id: InstanceId
@@ -38,21 +38,10 @@ class NewInstance:
 
     def owned_by(self, worker: WorkerId) -> NewInstance:
         """The same, to be run at once by this worker."""
-        return NewInstance(
-            id=self.id,
-            workflow=self.workflow,
-            input=self.input,
-            args_hash=self.args_hash,
-            owner=worker,
-            parent_id=self.parent_id,
-            detached=self.detached,
-            source_hash=self.source_hash,
-            python=self.python,
-        )
+        return self._replace(owner=worker)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxMessage:
+class OutboxMessage(NamedTuple):
     """An event to be relayed to the outside, in the same transaction as what caused it."""
 
     id: str
@@ -76,8 +65,7 @@ class Stay:
     """The instance's row is not touched and the claim is kept."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Park:
+class Park(NamedTuple):
     """All branches wait: give the claim back, to be claimed again at `due_us` or when something wakes the instance.
 
     A wake that came after `seen_wakes` was read makes it claimable at once, so none is ever overwritten.
@@ -99,8 +87,7 @@ class Undo:
     """False: refused (`Verdict.CANCEL_FIRST`) if a cancel was accepted meanwhile."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class End(NamedTuple):
     """The instance reaches an ended status, or is set aside; the claim is given back.
 
     `completed`, and `failed` without a preceding `Undo`, are refused (`Verdict.CANCEL_FIRST`) if a cancel was accepted:
@@ -119,8 +106,7 @@ RowChange = Stay | Park | Undo | End
 STAY = Stay()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commit:
+class Commit(NamedTuple):
     """What one instance wants written now. All of it becomes durable together, or none of it."""
 
     instance_id: InstanceId
@@ -147,8 +133,7 @@ class Verdict(Enum):
     """Nothing was written: another worker has the instance."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Creation:
+class Creation(NamedTuple):
     """What became of one `NewInstance`: created, or there already (then whose it is)."""
 
     created: bool

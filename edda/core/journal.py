@@ -103,7 +103,7 @@ class Journal:
         assert event.seq == self.next_seq, f"{event.instance_id}: seq {event.seq} after {len(self.events)}"
         assert self._left == 0, f"{event.instance_id}: a live row before the recorded ones were delivered"
         self.events.append(event)
-        self.position = len(self.events)
+        self.position = event.seq
         self._index(event)
 
     def withdraw(self, count: int) -> list[HistoryEvent]:

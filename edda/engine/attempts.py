@@ -369,6 +369,11 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
 class AttemptRun:
     """The `Run` behind the context of an activity or compensation."""
 
+    __slots__ = (
+        "_attempts", "_client", "_has_turn", "_number", "_order", "_seeds", "_starts",
+        "in_thread", "instance_id", "outbox", "transaction", "workflow_name",
+    )  # fmt: skip
+
     def __init__(self, attempts: Attempts, client: Client, order: Order) -> None:
         self._attempts = attempts
         self._client = client
@@ -377,19 +382,22 @@ class AttemptRun:
         self._number = order.number
         self.instance_id = client.instance_id
         self.workflow_name = client.workflow_name
-        self.worker_id = attempts.worker()
         self.in_thread = False
         self.transaction: UserTransaction | None = None
-        self.outbox: list[OutboxDraft] = []
+        self.outbox: Sequence[OutboxDraft] = ()
         self._starts = 0
         self._seeds = 0
 
     def begin(self) -> None:
         """A new attempt at the code: nothing of the one before is kept."""
         self.transaction = None
-        self.outbox = []
+        self.outbox = ()
         self._starts = 0
         self._seeds = 0
+
+    @property
+    def worker_id(self) -> str:
+        return self._attempts.worker()
 
     @property
     def replaying(self) -> bool:
@@ -501,11 +509,10 @@ class AttemptRun:
 
     async def send(self, event_type: str, source: str, data: object, *, content_type: str | None) -> str:
         event_id = str(UUID(hex=self._attempts.environment.sortable_id()))
-        self.outbox.append(
-            OutboxDraft(
-                id=event_id, type=event_type, source=source, data=EVENT_DATA.encode(data), content_type=content_type
-            )
+        draft = OutboxDraft(
+            id=event_id, type=event_type, source=source, data=EVENT_DATA.encode(data), content_type=content_type
         )
+        self.outbox = (*self.outbox, draft)
         return event_id
 
     def owe(

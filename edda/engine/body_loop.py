@@ -61,7 +61,7 @@ class BodyLoop(ForbiddenCalls):
     """
 
     root: BodyTask
-    """The task of the workflow function; set by `start`."""
+    """The task of the workflow function, from `start` to `evict`."""
     now_us: int
     """Time of the last delivered record."""
     freeze_after: int
@@ -87,7 +87,7 @@ class BodyLoop(ForbiddenCalls):
         self._ran = 0  # callbacks since the last delivery
         self._seed = seed
         self._next_number = itertools.count(1).__next__
-        self._argument_order = ArgumentOrder(self._spawn)
+        self._argument_order: ArgumentOrder | None = None  # made when there is an as_completed()
         self._tasks: list[BodyTask] = []  # oldest first; finished ones are removed now and then
         self._prune_tasks_at = 64
         self._timers = BodyTimers()
@@ -215,6 +215,8 @@ class BodyLoop(ForbiddenCalls):
             self._leave(outside)
             self._tasks.clear()
             self._stray_generators.clear()
+            self._argument_order = None
+            self.__dict__.pop("root", None)  # it refers to its loop: a cycle, left to the garbage collector
 
     # -- what asyncio calls ----------------------------------------------------------------------------------------
 
@@ -280,6 +282,8 @@ class BodyLoop(ForbiddenCalls):
         if caller.f_code is ENSURE_FUTURE:
             as_completed = as_completed_above(caller)
             if as_completed is not None:
+                if self._argument_order is None:
+                    self._argument_order = ArgumentOrder(self._spawn)
                 return self._argument_order.task_for(coro, as_completed)
         return self._spawn(coro, name=name, context=context, **options)
 

@@ -99,7 +99,7 @@ class BodyPhase:
         return bool(instance.arrived) or instance.cancel_requested or self._journal.replaying
 
     def evict(self) -> None:
-        self._loop.evict()
+        self._body.evict()
 
     def woken(self) -> None:
         """Something may have changed that only the database knows."""
@@ -277,8 +277,7 @@ class BodyPhase:
         """Take up what the body asked for and gave up since the last drain. Nothing begins yet."""
         body = self._body
         if body.asked:
-            asked, body.asked = body.asked, []
-            for call in asked:
+            for call in body.asked:
                 match call.kind:
                     case CallKind.ACTIVITY:
                         self._activities[call.id] = call
@@ -289,10 +288,11 @@ class BodyPhase:
                         self._looked = False
                     case _:
                         self._instants[call.id] = call
+            body.asked.clear()
         if body.abandoned:
-            abandoned, body.abandoned = body.abandoned, []
-            for call in abandoned:
+            for call in body.abandoned:
                 self._give_up(call)
+            body.abandoned.clear()
         if body.new_patches:
             for patch in body.new_patches:
                 self._instance.draft.record(Kind.PATCHED, at_us=self._instance.now_us(), call_id=patch, name=patch)

@@ -33,13 +33,15 @@ EVENT_DATA = ValueCodec(what="the data of an event")
 class CallFuture(BodyFuture):
     """What a body awaits for one call. Tells when the body gives the call up."""
 
+    __slots__ = ("abandoned", "call")
     call: Call
-    run: BodyRun
+    abandoned: list[Call]
+    """Where to tell it."""
 
     def cancel(self, msg: object = None) -> bool:
         cancelled = super().cancel(msg)
         if cancelled:
-            self.run.abandoned.append(self.call)
+            self.abandoned.append(self.call)
         return cancelled
 
 
@@ -50,6 +52,7 @@ class Call:
         "activity",
         "answered",
         "args",
+        "asked",
         "child",
         "due_us",
         "future",
@@ -66,8 +69,11 @@ class Call:
         self.kind = kind
         self.id = call_id
         self.name = name
-        self.future: CallFuture | None = None
+        self.asked = False
+        """The body awaits it, or did."""
         self.answered = False
+        self.future: CallFuture | None = None
+        """What the body awaits, until it is answered: then they let go of each other."""
         self.input: str | None = None
         self.activity: Activity[..., Any] | None = None
         self.args: tuple[Any, ...] = ()
@@ -81,7 +87,7 @@ class Call:
     @property
     def waiting(self) -> bool:
         """Asked, and neither answered nor given up by the body."""
-        return self.future is not None and not self.answered and not self.future.cancelled()
+        return self.future is not None and not self.future.cancelled()
 
 
 class BodyRun:
@@ -115,7 +121,6 @@ class BodyRun:
         self._hooks = hooks
         self._journal = journal
         self._counts: dict[str, int] = {}
-        self._executed: set[str] = set()
 
     def enter(self, input_text: str) -> None:
         """Make the root task; nothing runs before the first drain. Raises what decoding the input raises."""
@@ -125,23 +130,28 @@ class BodyRun:
         context.run(current_app.set, self._app)
         self.loop.start(self._workflow.function(WorkflowContext(self), *args, **kwargs), context=context)
 
+    def evict(self) -> None:
+        """Unload the body, and cut what refers to each other: the garbage collector should find nothing to do."""
+        self.loop.evict()
+        for call in self.calls.values():
+            call.future = None
+
     # -- answering ---------------------------------------------------------------------------------------------------
 
     def answer(self, event: HistoryEvent, call: Call, value: object, error: BaseException | None) -> None:
         """Deliver one completion. A call that the body gave up hears nothing."""
+        future, call.future = call.future, None
+        assert future is not None, f"{self.instance_id}: {call.id} is not asked for, or has its answer"
         call.answered = True
-        if call.kind is CallKind.ACTIVITY:
-            self._executed.add(call.id)
-        assert call.future is not None
         if error is None:
-            self.loop.resolve(call.future, value, at_us=event.at_us)
+            self.loop.resolve(future, value, at_us=event.at_us)
         else:
-            self.loop.reject(call.future, error, at_us=event.at_us)
+            self.loop.reject(future, error, at_us=event.at_us)
 
     def call_for(self, event: HistoryEvent) -> Call:
         """The call that a recorded completion answers. Raises NondeterminismError where the body made no such call."""
         call = self.calls.get(event.call_id)
-        if call is None or call.future is None or not fits(event, kind=call.kind, name=call.name):
+        if call is None or not call.asked or call.answered or not fits(event, kind=call.kind, name=call.name):
             raise NondeterminismError(
                 instance_id=self.instance_id,
                 seq=event.seq,
@@ -180,7 +190,8 @@ class BodyRun:
         self._must_be_here(call)
         future = call.future = self.loop.future(CallFuture)
         future.call = call
-        future.run = self
+        future.abandoned = self.abandoned
+        call.asked = True
         self.asked.append(call)
         return await future
 
@@ -263,7 +274,7 @@ class BodyRun:
 
     @property
     def executed(self) -> set[str]:
-        return self._executed
+        return {call.id for call in self.calls.values() if call.answered and call.kind is CallKind.ACTIVITY}
 
     @property
     def info(self) -> ActivityInfo:

@@ -27,7 +27,7 @@ BATCH_COMMITS_MAX = 1000
 RETRY_SECONDS_MAX = 5.0
 """Between attempts to reach a database that is away."""
 
-Ack = Callable[[Verdict | StorageError], None]
+Ack = Callable[[Commit, Verdict | StorageError], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -149,7 +149,10 @@ class Committer:
                 self._refuse(waiting[0], error)
         else:
             self.batches += 1
-            self._acknowledge(waiting, outcome)
+            if self._queue:  # first send the next batch, then work on this one while the database writes
+                asyncio.get_running_loop().call_soon(self._acknowledge, waiting, outcome)
+            else:
+                self._acknowledge(waiting, outcome)
 
     async def _acknowledge_found(self, waiting: list[_Waiting]) -> list[_Waiting]:
         """After a COMMIT without an answer: acknowledge what is there, return what is not.
@@ -181,13 +184,13 @@ class Committer:
     def _acknowledge_commit(self, one: _Waiting, verdict: Verdict) -> None:
         assert one.commit is not None
         assert one.ack is not None
-        one.ack(verdict)
+        one.ack(one.commit, verdict)
         if verdict is Verdict.COMMITTED or verdict is Verdict.WOKEN:
             self._on_written(one.commit)
 
     def _refuse(self, one: _Waiting, error: StorageError) -> None:
-        if one.ack is not None:
-            one.ack(error)
+        if one.commit is not None and one.ack is not None:
+            one.ack(one.commit, error)
         elif one.started is not None and not one.started.done():
             one.started.set_exception(error)
 

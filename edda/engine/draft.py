@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from edda.core.commit import Commit, NewInstance, OutboxMessage, RowChange
@@ -37,7 +38,9 @@ class Draft:
         """Tell observers of what is drafted, once it is durable."""
         self._news.append(News(hook, args, kwargs))
 
-    def take_news(self) -> list[News]:
+    def take_news(self) -> Sequence[News]:
+        if not self._news:
+            return ()
         news, self._news = self._news, []
         return news
 

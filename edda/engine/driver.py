@@ -72,7 +72,7 @@ class Driver:
         self.over = False
         """Parked, ended or lost: it acts no more, unless a parked one is resumed."""
         self._house = house
-        self._instance = Instance(house, row, history, workflow, self)
+        self._instance = Instance(house, row, history, workflow)
         self._instance.survivors = survivors
         self._phase: Phase | None = None
         self._writing = False
@@ -81,6 +81,8 @@ class Driver:
         self._alarm: asyncio.TimerHandle | None = None
         self._cleared = False
         self._in_flight: Commit | None = None
+        self._news: Sequence[News] = ()
+        """To be told when what is in flight is durable."""
 
     # -- what the worker sees ----------------------------------------------------------------------------------------
 
@@ -262,7 +264,7 @@ class Driver:
     def _schedule(self) -> None:
         if not self._pump_scheduled and not self.over:
             self._pump_scheduled = True
-            asyncio.get_running_loop().call_soon(self._pump)
+            self._house.turns.soon(self._pump)
 
     def _pump(self) -> None:
         self._pump_scheduled = False
@@ -358,14 +360,15 @@ class Driver:
 
     def _write(self, write: Write) -> None:
         draft = self._instance.draft
-        commit, news = draft.take(write.row, wakes=write.wakes, cancels=write.cancels), draft.take_news()
         self._writing = True
-        self._in_flight = commit
-        self._house.submit(commit, lambda verdict: self._acknowledged(commit, verdict, news))
+        self._in_flight = draft.take(write.row, wakes=write.wakes, cancels=write.cancels)
+        self._news = draft.take_news()
+        self._house.submit(self._in_flight, self._acknowledged)
 
-    def _acknowledged(self, commit: Commit, verdict: Verdict | StorageError, news: list[News]) -> None:
+    def _acknowledged(self, commit: Commit, verdict: Verdict | StorageError) -> None:
         self._writing = False
         self._in_flight = None
+        news, self._news = self._news, ()
         if self.over:
             return
         if isinstance(verdict, StorageError):
@@ -378,13 +381,13 @@ class Driver:
             self._enter(SettlingPhase.cancelling(self._instance))
             self.give_turn()
         else:
-            if self.suspect:
+            if self._instance.row.crashes and self.suspect:
                 self._cleared = True
                 self._house.cleared(self)
             self._tell(news)
             self._written(commit, woken=verdict is Verdict.WOKEN)
 
-    def _tell(self, news: list[News]) -> None:
+    def _tell(self, news: Sequence[News]) -> None:
         """Observers hear of what is durable, and of nothing else."""
         for item in news:
             self._house.hooks.call(item.hook, *item.args, **item.kwargs)

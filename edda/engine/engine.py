@@ -61,7 +61,7 @@ class Engine:
         self._workflows = workflows
         self._clock = DatabaseClock(self.environment)
         self._hooks = HookQueue(observer)
-        self._results = Results(store, self.environment)
+        self._results = Results(store, self.environment, runs_here=self._runs_here)
         self._attempts = Attempts(
             app=app,
             store=store,
@@ -158,9 +158,10 @@ class Engine:
         return await self.store.create(new)
 
     async def wait(self, instance_id: InstanceId) -> Ending:
-        worker = self.worker
-        runs_here = worker is not None and instance_id in worker.drivers
-        return await self._results.wait(instance_id, runs_here=runs_here)
+        return await self._results.wait(instance_id)
+
+    def _runs_here(self, instance_id: InstanceId) -> bool:
+        return self.worker is not None and instance_id in self.worker.drivers
 
     async def cancel(self, instance_id: InstanceId, *, by: str) -> InstanceRow | None:
         row = await self.store.cancel(instance_id, by=by)

@@ -11,16 +11,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
+from typing import Final
 
 _FRESH_US = 10_000_000
 
 
+_BOOTTIME: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
 def _boot_time_us() -> int:
     """A clock that never steps and, where the system has one, goes on while the machine sleeps."""
-    return time.clock_gettime_ns(_BOOTTIME) // 1000 if _BOOTTIME is not None else time.monotonic_ns() // 1000
-
-
-_BOOTTIME: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.clock_gettime_ns(_BOOTTIME) // 1000
 
 
 @dataclass(slots=True)

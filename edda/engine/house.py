@@ -11,6 +11,7 @@ from edda.engine.attempts import Attempts
 from edda.engine.committer import Ack
 from edda.engine.environment import DatabaseClock, Environment
 from edda.engine.hook_queue import HookQueue
+from edda.engine.turns import Turns
 from edda.workflow import App
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class House(Protocol):
     environment: Environment
     attempts: Attempts
     hooks: HookQueue
+    turns: Turns
     observer: object | None
     default_retry_policy: RetryPolicy
     payload_bytes_max: int

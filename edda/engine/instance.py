@@ -6,9 +6,9 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from edda.core.commit import OutboxMessage
-from edda.core.history import HistoryEvent, InstanceId
+from edda.core.history import HistoryEvent
 from edda.core.journal import Journal
-from edda.engine.attempts import Client, Outcome
+from edda.engine.attempts import Outcome
 from edda.engine.body_run import Call
 from edda.engine.draft import Draft
 from edda.engine.house import House
@@ -49,12 +49,12 @@ class Instance:
     """State without behaviour: the driver and the phases act on it."""
 
     def __init__(
-        self, house: House, row: InstanceRow, history: list[HistoryEvent], workflow: Workflow[..., Any], client: Client
+        self, house: House, row: InstanceRow, history: list[HistoryEvent], workflow: Workflow[..., Any]
     ) -> None:
         self.house = house
+        self.id = row.id
         self.row = row
         self.workflow = workflow
-        self.client = client
         self.seen_wakes = row.wakes
         """Wakes that were looked after."""
         self.cancel_requested = row.cancel_requested_at_us is not None
@@ -67,10 +67,6 @@ class Instance:
         self.arrived: deque[Arrival] = deque()
         self.survivors: dict[str, Survivor] = {}
         """By call id: what this process did under the claim before, unacknowledged."""
-
-    @property
-    def id(self) -> InstanceId:
-        return self.row.id
 
     @property
     def claim(self) -> int:
@@ -86,10 +82,11 @@ class Instance:
 
     def outcome_arrived(self, outcome: Outcome) -> None:
         """What is recorded already has its `seq`, so it goes before everything that has none yet."""
-        place = len(self.arrived)
-        if outcome.recorded is not None:
+        if outcome.recorded is None:
+            self.arrived.append(outcome)
+        else:
             place = sum(isinstance(arrival, Outcome) and arrival.recorded is not None for arrival in self.arrived)
-        self.arrived.insert(place, outcome)
+            self.arrived.insert(place, outcome)
 
     def tell(self, hook: str, *args: Any, **kwargs: Any) -> None:
         """Tell observers of what is drafted, once it is durable."""
@@ -100,4 +97,4 @@ class Instance:
         """The date of what is recorded now; it never goes back, even if the knowledge of the clock was corrected."""
         now_us = self.house.clock.at_most_us()
         events = self.journal.events
-        return max(now_us, events[-1].at_us) if events else now_us
+        return events[-1].at_us if events and events[-1].at_us > now_us else now_us

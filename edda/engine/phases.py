@@ -6,16 +6,14 @@ comes next, or that there is only waiting to do. A phase never writes, begins at
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from edda.core.commit import STAY, RowChange
 from edda.core.history import InstanceId
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Write:
+class Write(NamedTuple):
     """Write what is drafted, and this change of the row."""
 
     row: RowChange = STAY

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -71,7 +70,7 @@ def record_survivor(instance: Instance, survivor: Survivor) -> HistoryEvent:
     """Record again, under today's claim, what was done under the one before."""
     event = survivor.event
     seq, at_us = instance.journal.next_seq, instance.now_us()
-    instance.draft.outbox.extend(replace(message, seq=seq) for message in survivor.outbox)
+    instance.draft.outbox.extend(message._replace(seq=seq) for message in survivor.outbox)
     return instance.draft.record(
         Kind(event.kind),
         at_us=at_us,

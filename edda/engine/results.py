@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from edda.core.commit import End
@@ -35,19 +36,21 @@ class Ending(NamedTuple):
 class Results:
     """Who waits for which instance."""
 
-    def __init__(self, store: Store, environment: Environment) -> None:
+    def __init__(self, store: Store, environment: Environment, *, runs_here: Callable[[InstanceId], bool]) -> None:
         self._store = store
         self._environment = environment
+        self._runs_here = runs_here
+        """Whether this process drives an instance now: then its end will be told, and need not be asked for."""
         self._waiting: dict[InstanceId, list[asyncio.Future[Ending]]] = {}
         self._poller: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
 
-    async def wait(self, instance_id: InstanceId, *, runs_here: bool) -> Ending:
-        """Raises InstanceNotFoundError. `runs_here`: it is driven by this process, so its end will be told."""
+    async def wait(self, instance_id: InstanceId) -> Ending:
+        """Raises InstanceNotFoundError."""
         future: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(instance_id, []).append(future)
         try:
-            if not runs_here:
+            if not self._runs_here(instance_id):
                 row = await self._store.instance(instance_id)
                 if row is None:
                     raise InstanceNotFoundError(instance_id)
@@ -94,7 +97,7 @@ class Results:
 
     async def _look(self) -> bool:
         found = False
-        ids = list(self._waiting)
+        ids = [instance_id for instance_id in self._waiting if not self._runs_here(instance_id)]
         for start in range(0, len(ids), CHUNK):
             try:
                 rows = await self._store.instances(ids[start : start + CHUNK])

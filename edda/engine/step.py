@@ -6,7 +6,7 @@ Its failed attempts are rows of history, so a crash resets nothing: a step is re
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from edda.core.history import HistoryEvent
@@ -31,7 +31,7 @@ class Step:
     interruptible: bool
     crashes: int
     """Crashes since the last record: they count into the number of the attempt."""
-    errors: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    errors: Sequence[dict[str, Any]] = ()
     """One per failed attempt, as shown in `retry_metadata`."""
     spent_us: int = 0
     """Attempts and delays so far."""
@@ -43,7 +43,7 @@ class Step:
         """Take up what history says of failed attempts."""
         for event in failures:
             details = event.details()
-            self.errors.append(details["error"])
+            self.errors = (*self.errors, details["error"])
             self.spent_us += details["duration_us"] + details["delay_us"]
             self.due_us = event.at_us + details["delay_us"]
 
@@ -54,14 +54,13 @@ class Step:
 
     def failed(self, error: BaseException, *, duration_us: int, at_us: int) -> TryAgain | GiveUp:
         """Count a failed attempt and decide what follows."""
-        self.errors.append(
-            {
-                "attempt": len(self.errors) + 1,
-                "error_type": type(error).__name__,
-                "message": str(error),
-                "timestamp_ms": at_us // 1000,
-            }
-        )
+        how = {
+            "attempt": len(self.errors) + 1,
+            "error_type": type(error).__name__,
+            "message": str(error),
+            "timestamp_ms": at_us // 1000,
+        }
+        self.errors = (*self.errors, how)
         self.spent_us += duration_us
         retryable = not isinstance(error, TerminalError) and self.policy.is_retryable(error)
         decision = after_failure(self.policy, attempts=len(self.errors), spent_us=self.spent_us, retryable=retryable)
@@ -77,7 +76,7 @@ class Step:
             "total_attempts": len(self.errors) + (1 if succeeded else 0),
             "total_duration_ms": self.spent_us // 1000,
             "exhausted": exhausted,
-            "errors": self.errors,
+            "errors": list(self.errors),
             "last_error": {"error_type": last["error_type"], "message": last["message"]} if last else None,
         }
 

@@ -51,12 +51,12 @@ class Steps:
         """Begin what may begin now."""
         if not self._to_begin:
             return
-        begin, self._to_begin = self._to_begin, []
-        for step in begin:
+        for step in self._to_begin:
             if self._under_way.get(step.call_id) is step and step.due_us is None and step.attempt is None:
                 self.running += 1
                 step.attempt = attempts.run(client, step)
                 hooks.call("on_activity_start", client.instance_id, step.call_id, step.name, False)
+        self._to_begin.clear()
 
     @property
     def to_begin(self) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Callable, Collection, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from edda.core.commit import Batch, Commit, Creation, End, NewInstance, Verdict
@@ -26,6 +26,7 @@ from edda.engine.heartbeat import Heartbeat, Lease
 from edda.engine.hook_queue import HookQueue
 from edda.engine.instance import Survivor
 from edda.engine.residents import Residents
+from edda.engine.turns import Turns
 from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.port import Fenced, InstanceRow, Store, UnknownOutcome
 from edda.workflow import App, Workflow
@@ -97,6 +98,7 @@ class Worker:
         self.environment = environment
         self.attempts = attempts
         self.hooks = hooks
+        self.turns = Turns()
         self.observer = observer
         self.default_retry_policy = default_retry_policy
         self.payload_bytes_max = bounds.payload_bytes_max
@@ -233,7 +235,7 @@ class Worker:
     @property
     def trusted(self) -> bool:
         """Whether our own lease must still hold, measured from before its last renewal was sent."""
-        return not self.dead and self.environment.steady_us() - self._renewed_us < self._lease.lease_us
+        return not self.dead and self.environment.steady_us() < self._renewed_us + self._lease.lease_us
 
     # -- starting ----------------------------------------------------------------------------------------------------
 
@@ -466,10 +468,10 @@ class Worker:
             names = self._workflows()
             mine = WorkerId(self.id)
             children = tuple(
-                replace(child, owner=mine) if child.workflow in names and _id_is_its_own(child) else child
+                child._replace(owner=mine) if child.workflow in names and _id_is_its_own(child) else child
                 for child in commit.children
             )
-            commit = replace(commit, children=children)
+            commit = commit._replace(children=children)
         self._committer.submit(commit, ack)
 
     async def settle(self, commit: Commit) -> Verdict | None:

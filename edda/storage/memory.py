@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from edda.core.commit import Batch, BatchOutcome, Commit, Creation, End, NewInstance, OutboxMessage, Park, Undo, Verdict
@@ -180,7 +180,7 @@ class MemoryStore:
             )
 
     def _update(self, instance_id: InstanceId, now_us: int, **changes: Any) -> None:
-        self.rows[instance_id] = replace(self.rows[instance_id], updated_at_us=now_us, **changes)
+        self.rows[instance_id] = self.rows[instance_id]._replace(updated_at_us=now_us, **changes)
 
     def create_now(self, new: NewInstance, now_us: int) -> Creation:
         there = self.rows.get(new.id)
@@ -364,7 +364,7 @@ class MemoryStore:
     async def cancel(self, instance_id: InstanceId, *, by: str) -> InstanceRow | None:
         before = self.rows.get(instance_id)
         if before is not None and before.status in SET_ASIDE and self._undoing(instance_id):
-            return replace(before, status=Status.COMPENSATING)
+            return before._replace(status=Status.COMPENSATING)
         self._cancel(instance_id, by=by, now_us=self.now_us())
         return before
 

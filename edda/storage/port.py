@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from edda.core.commit import Batch, BatchOutcome, Commit, Creation, NewInstance, Verdict
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
@@ -28,8 +28,7 @@ class UnknownOutcome(Exception):
     """The connection broke at COMMIT: the transaction may or may not have happened. Ask `settle`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceRow:
+class InstanceRow(NamedTuple):
     """An instance as stored. `claimable_at_us` counts only while `owner` is None."""
 
     id: InstanceId

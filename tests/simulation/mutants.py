@@ -74,7 +74,7 @@ def _unfenced(changes: type[Any]) -> Any:
         def judge(self: MemoryStore, worker: WorkerId, commit: Commit) -> Verdict:
             if isinstance(commit.row, changes):
                 row = self.rows[commit.instance_id]
-                return original(self, row.owner, replace(commit, claim=row.claim))  # type: ignore[no-any-return]
+                return original(self, row.owner, commit._replace(claim=row.claim))  # type: ignore[no-any-return]
             return original(self, worker, commit)  # type: ignore[no-any-return]
 
         return judge
@@ -158,7 +158,7 @@ def release_without_claim_number() -> Iterator[None]:
         def judge(self: MemoryStore, worker: WorkerId, commit: Commit) -> Verdict:
             row = self.rows.get(commit.instance_id)
             if isinstance(commit.row, Park | End) and row is not None:
-                commit = replace(commit, claim=row.claim)
+                commit = commit._replace(claim=row.claim)
             return original(self, worker, commit)  # type: ignore[no-any-return]
 
         return judge
@@ -198,7 +198,7 @@ def park_overwrites_wake() -> Any:
     def make(original: Any) -> Any:
         def write_now(self: MemoryStore, worker: WorkerId, batch: Batch) -> BatchOutcome:
             blind = tuple(
-                replace(commit, row=replace(commit.row, seen_wakes=self.rows[commit.instance_id].wakes))
+                commit._replace(row=commit.row._replace(seen_wakes=self.rows[commit.instance_id].wakes))
                 if isinstance(commit.row, Park)
                 else commit
                 for commit in batch.commits
@@ -242,7 +242,7 @@ def resident_without_claim_number() -> Iterator[None]:
 
     def reclaimed(original: Any) -> Any:
         def reclaimed(self: Instance, row: Any) -> None:
-            self.row = replace(self.row, claim=row.claim - 1)
+            self.row = self.row._replace(claim=row.claim - 1)
             original(self, row)
 
         return reclaimed
@@ -289,7 +289,7 @@ def half_applied() -> Any:
 def outbox_apart() -> Any:
     def make(original: Any) -> Any:
         def write(self: FaultyStore, worker: WorkerId, batch: Batch) -> Any:
-            bare = replace(batch, commits=tuple(replace(commit, outbox=()) for commit in batch.commits))
+            bare = replace(batch, commits=tuple(commit._replace(outbox=()) for commit in batch.commits))
             messages = [message for commit in batch.commits for message in commit.outbox]
             answer = original(self, worker, bare)
             loop, store = self.world.loop, self.world.store

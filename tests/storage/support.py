@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from edda.core.commit import (
@@ -156,8 +156,7 @@ def timeless(row: InstanceRow, now_us: int) -> InstanceRow:
         claimable = None
     elif claimable is not None:
         claimable = 1 if claimable <= now_us else 2
-    return replace(
-        row,
+    return row._replace(
         claimable_at_us=claimable,
         cancel_requested_at_us=None if row.cancel_requested_at_us is None else 1,
         created_at_us=1,

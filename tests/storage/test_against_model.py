@@ -235,7 +235,7 @@ class Both(RuleBasedStateMachine):
         claim = (row.claim if row is not None else 0) + order["stale"]
         change: RowChange = order["change"]
         if isinstance(change, Park):
-            change = replace(change, seen_wakes=change.seen_wakes + (row.wakes if row is not None else 0))
+            change = change._replace(seen_wakes=change.seen_wakes + (row.wakes if row is not None else 0))
         repeats = change == STAY and order["repeats"] and length > 0
         first = length if repeats else length + 1
         records = tuple(event(name, first + offset, claim, order["kind"]) for offset in range(order["rows"]))

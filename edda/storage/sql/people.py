@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from edda.core.history import HistoryEvent, InstanceId, Kind
 from edda.core.lifecycle import CANCELLABLE, REPAIRABLE, SET_ASIDE, Status
 from edda.storage.port import InstanceRow
@@ -42,7 +40,7 @@ def cancel(dialect: Dialect, instance_id: InstanceId, *, by: str) -> Verb[Instan
     if before is None or before.status not in CANCELLABLE:
         return before
     if before.status in SET_ASIDE and (yield from _undoing(instance_id)):
-        return replace(before, status=Status.COMPENSATING)
+        return before._replace(status=Status.COMPENSATING)
     if before.cancel_requested_at_us is not None:
         return before
     now_us = yield from _now(dialect)

@@ -22,14 +22,10 @@ OUTBOX_LIST: Final = ", ".join(OUTBOX_COLUMNS)
 NEW_INSTANCE_COLUMNS: Final = tuple(column.name for column in INSTANCE.columns)
 """Columns to insert `new_instance_row` into."""
 
-_FIELDS: Final = tuple("blob" if name == "bytes" else name for name in INSTANCE_COLUMNS)
-
 
 def instance_row(row: Row) -> InstanceRow:
-    values: dict[str, Any] = dict(zip(_FIELDS, row, strict=True))
-    values["status"] = Status(values["status"])
-    values["detached"] = bool(values["detached"])
-    return InstanceRow(**values)
+    stored = InstanceRow._make(row)
+    return stored._replace(status=Status(stored.status), detached=bool(stored.detached))
 
 
 def history_event(row: Row) -> HistoryEvent:

@@ -12,7 +12,7 @@ It must not know drivers or verbs. Laws:
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -170,9 +170,9 @@ def _names(fields_: Iterable[str]) -> tuple[str, ...]:
     return tuple("bytes" if name == "blob" else name for name in fields_)
 
 
-INSTANCE_COLUMNS: Final = _names(field.name for field in fields(InstanceRow))
+INSTANCE_COLUMNS: Final = _names(InstanceRow._fields)
 HISTORY_COLUMNS: Final = _names(HistoryEvent._fields)
-OUTBOX_COLUMNS: Final = (*_names(field.name for field in fields(OutboxMessage)), "status", "attempts", "due_at_us")
+OUTBOX_COLUMNS: Final = (*_names(OutboxMessage._fields), "status", "attempts", "due_at_us")
 
 
 @dataclass(frozen=True, slots=True)
