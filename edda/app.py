@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -20,7 +20,7 @@ from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
 from edda.engine.codec import decode_error
 from edda.engine.engine import Engine, Settings
 from edda.engine.heartbeat import Lease
-from edda.engine.plans import check_size, plan_of
+from edda.engine.plans import plan_of, too_large
 from edda.engine.replies import decode_result, ending_error
 from edda.engine.worker import Bounds
 from edda.exceptions import (
@@ -126,7 +126,7 @@ class EddaApp:
         self._engine: Engine | None = None
         self._home: tuple[asyncio.AbstractEventLoop, int] | None = None
         self._starting: asyncio.Lock | None = None
-        self._closing = False
+        self._closing: asyncio.Task[None] | None = None
         constructed_apps.add(self)
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -161,17 +161,22 @@ class EddaApp:
             self._engine = engine
 
     async def shutdown(self) -> None:
-        """Stop taking work, let what runs end within the grace, free the rest for others. Idempotent."""
-        engine = self._engine
-        if engine is None or self._closing:
+        """Stop taking work, let what runs end within the grace, free the rest for others. Idempotent.
+
+        Whoever calls it meanwhile waits for the same end; a caller that is cancelled does not stop it half-way.
+        """
+        if self._engine is None:
             return
         self._must_be_home()
-        self._closing = True
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close(self._engine), name="edda-shutdown")
+        await asyncio.shield(self._closing)
+
+    async def _close(self, engine: Engine) -> None:
         try:
             await engine.stop()
         finally:
-            self._engine = self._home = None
-            self._closing = False
+            self._engine = self._home = self._closing = None
 
     async def __aenter__(self) -> Self:
         await self.initialize()
@@ -194,8 +199,8 @@ class EddaApp:
 
         return open_store(self.db_url, **self._store_options)
 
-    def _registered(self) -> dict[str, Workflow[..., Any]]:
-        return self._workflows if self._workflows is not None else declared_workflows.as_dict()
+    def _registered(self) -> Mapping[str, Workflow[..., Any]]:
+        return self._workflows if self._workflows is not None else declared_workflows.by_name
 
     def _must_be_home(self) -> None:
         assert self._home is not None
@@ -268,7 +273,8 @@ class EddaApp:
         signature = plan_of(workflow).signature
         bound = signature.bind(args, kwargs)
         text = signature.encode(bound.args, bound.kwargs)
-        check_size(text, limit=self._max_payload_bytes, what=f"the input of workflow {workflow.name}")
+        if len(text) > self._max_payload_bytes:
+            raise too_large(f"the input of workflow {workflow.name}", len(text), limit=self._max_payload_bytes)
         return NewInstance(
             id=InstanceId(options.id or f"{workflow.name}-{engine.environment.sortable_id()}"),
             workflow=workflow.name,

@@ -7,7 +7,7 @@ notebooks), where the latest counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from edda.exceptions import EddaError
@@ -51,8 +51,10 @@ class Registry(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         return iter(list(self._by_name.values()))
 
-    def as_dict(self) -> dict[str, T]:
-        return dict(self._by_name)
+    @property
+    def by_name(self) -> Mapping[str, T]:
+        """All of them, also those that are declared later."""
+        return self._by_name
 
 
 def _is_of_a_module(function: Callable[..., Any]) -> bool:

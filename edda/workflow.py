@@ -192,8 +192,8 @@ class Workflow(Generic[P, R]):
         parent.
         `session`: start within your own transaction on the same database: it begins to run after your commit.
         """
-        if id is not None and not 0 < len(id) <= 255:
-            raise ValueError(f"an instance id has 1 to 255 characters, not {len(id)}")
+        if id is not None:
+            _check_id(id)
         return BoundWorkflow(
             self, StartOptions(id=id, on_conflict=on_conflict, detached=detached, session=session), app=None
         )
@@ -228,6 +228,16 @@ class BoundWorkflow(Generic[P, R]):
         """As `Workflow.run`."""
         handle = await self.start(*args, **kwargs)
         return await handle.result()
+
+
+def _check_id(instance_id: str) -> None:
+    """Refuse ids that some database cannot store, or takes for another: MySQL compares without trailing spaces."""
+    if not 0 < len(instance_id) <= 255:
+        raise ValueError(f"an instance id has 1 to 255 characters, not {len(instance_id)}")
+    if instance_id.endswith(" ") or "\0" in instance_id:
+        raise ValueError(f"an instance id neither ends in a space nor holds a NUL character, as {instance_id!r} does")
+    if any("\ud800" <= letter <= "\udfff" for letter in instance_id):
+        raise ValueError(f"an instance id is text that UTF-8 can say, and {instance_id!r} holds half a character")
 
 
 def _drop_lock_timeout(workflow: Workflow[..., Any], kwargs: dict[str, Any]) -> None:
@@ -282,4 +292,4 @@ def workflow(
 
 def get_all_workflows() -> dict[str, Workflow[..., Any]]:
     """The declared workflows by name."""
-    return workflows.as_dict()
+    return dict(workflows.by_name)

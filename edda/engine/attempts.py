@@ -143,6 +143,7 @@ class Attempts:
         hooks: object | None,
         activities_max: int,
         threads: int,
+        on_crash: Callable[[MemoryError], None],
     ) -> None:
         self.app = app
         self.store = store
@@ -150,6 +151,7 @@ class Attempts:
         self.clock = clock
         self.environment = environment
         self.hooks = hooks
+        self.on_crash = on_crash
         self._activities_max = activities_max
         self._threads = threads
         self._pool: DaemonThreads | None = None
@@ -170,8 +172,7 @@ class Attempts:
 
     def _start(self, attempt: Attempt) -> None:
         self._running.add(attempt)
-        loop = asyncio.get_running_loop()
-        attempt.task = loop.create_task(attempt.execute(), context=self._context.copy())
+        attempt.task = asyncio.get_running_loop().create_task(attempt.execute(), context=self._context.copy())
 
     def ended(self, attempt: Attempt) -> None:
         """The place of an attempt is free."""
@@ -289,6 +290,9 @@ class Attempt:
                 outcome.error = asyncio.CancelledError("the activity cancelled itself")
         except (SystemExit, KeyboardInterrupt):
             raise
+        except MemoryError as error:
+            self.dropped = True
+            self._attempts.on_crash(error)
         except BaseException as error:
             outcome.error = error
         if run.transaction is None:

@@ -26,7 +26,7 @@ import weakref
 from asyncio.events import _get_running_loop, _set_running_loop  # pyright: ignore[reportPrivateUsage]
 from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsage]  # how a loop nests in another
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from contextvars import Context, copy_context
 from typing import Any, TypeVar, overload
 
@@ -204,19 +204,14 @@ class BodyLoop(ForbiddenCalls):
         self.evicting = True
         self._ready.clear()
         self._timers.clear()
-        outside = self._enter()
-        try:
-            for task in reversed(self._tasks):
-                if not task.done():
-                    unwind_task(self, task)
-            for generator in [*(self._generators or ()), *self._stray_generators]:
-                unwind_generator(generator)
-        finally:
-            self._leave(outside)
-            self._tasks.clear()
-            self._stray_generators.clear()
-            self._argument_order = None
-            self.__dict__.pop("root", None)  # it refers to its loop: a cycle, left to the garbage collector
+        unfinished = [task for task in reversed(self._tasks) if not task.done()]
+        generators = [*(self._generators or ()), *self._stray_generators]
+        if unfinished or generators:
+            self._unwind(unfinished, generators)
+        self._tasks.clear()
+        self._stray_generators.clear()
+        self._argument_order = None
+        self.__dict__.pop("root", None)  # it refers to its loop: a cycle, left to the garbage collector
 
     # -- what asyncio calls ----------------------------------------------------------------------------------------
 
@@ -315,12 +310,24 @@ class BodyLoop(ForbiddenCalls):
             error = context.get("exception")
             logger.error("In a workflow body: %s", context.get("message", "unhandled error"), exc_info=error)
 
+    def _unwind(self, tasks: Iterable[BodyTask], generators: Iterable[AsyncGenerator[Any, Any]]) -> None:
+        outside = self._enter()
+        try:
+            for task in tasks:
+                if not task.done():
+                    unwind_task(self, task)
+            for generator in generators:
+                unwind_generator(generator)
+        finally:
+            self._leave(outside)
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     def _begin_delivery(self, at_us: int) -> None:
         assert not self._draining, "a delivery was made from inside the body"
         assert not self._ready or self.frozen or self.root.done(), "a delivery was made before drain() had said True"
-        self.advance(at_us)
+        if at_us > self.now_us:
+            self.now_us = at_us
         self._ran = 0
 
     def _run_ready(self, stop_at: int) -> None:

@@ -18,6 +18,7 @@ from edda.core.lifecycle import Status
 from edda.engine.attempts import Outcome
 from edda.engine.body_run import BodyRun, Call
 from edda.engine.codec import encode_error
+from edda.engine.draft import META
 from edda.engine.instance import ChildEnded, Instance, Survivor, TimerDue
 from edda.engine.phases import STEP, Pause, Phase, Write
 from edda.engine.plans import plan_of
@@ -38,6 +39,8 @@ from edda.exceptions import EddaError, NondeterminismError
 from edda.storage.port import InstanceRow
 
 log = logging.getLogger("edda.engine")
+
+STARTED_META: Final = META.encode({"python": f"{sys.version_info.major}.{sys.version_info.minor}"})
 
 SLICE_REPLIES: Final = 1000
 """Recorded completions replayed in one callback of the user's loop: about 10 ms."""
@@ -73,8 +76,7 @@ class BodyPhase:
         self._loop = self._body.loop
         self._body.enter(instance.row.input)
         if started is None:
-            meta = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
-            instance.draft.record(Kind.WORKFLOW_STARTED, at_us=at_us, name=instance.workflow.name, meta=meta)
+            instance.draft.record(Kind.WORKFLOW_STARTED, at_us=at_us, name=instance.workflow.name, meta=STARTED_META)
         instance.calls = self._body.calls
 
     # -- the phase ---------------------------------------------------------------------------------------------------
@@ -120,6 +122,8 @@ class BodyPhase:
         if root.cancelled():
             result = Reply(error=asyncio.CancelledError("the workflow function cancelled itself"))
         elif (error := root.exception()) is not None:
+            if isinstance(error, MemoryError):
+                raise error
             result = Reply(error=error)
         else:
             result = Reply(root.result())
@@ -211,7 +215,9 @@ class BodyPhase:
     def _deliver_first(self) -> None:
         arrival = self._instance.arrived.popleft()
         if isinstance(arrival, Outcome):
-            self._deliver_outcome(arrival)
+            if (recorded := self._record_outcome(arrival)) is not None:
+                event, reply = recorded
+                self._body.answer(event, self._instance.calls[event.call_id], reply.value, reply.error)
         elif isinstance(arrival, TimerDue):
             self._deliver_timer(arrival)
         elif isinstance(arrival, Survivor):
@@ -221,12 +227,6 @@ class BodyPhase:
             self._body.answer(event, call, reply.value, reply.error)
         else:
             self._deliver_child_end(arrival)
-
-    def _deliver_outcome(self, outcome: Outcome) -> None:
-        recorded = self._record_outcome(outcome)
-        if recorded is not None:
-            event, reply = recorded
-            self._body.answer(event, self._instance.calls[event.call_id], reply.value, reply.error)
 
     def _record_outcome(self, outcome: Outcome) -> tuple[HistoryEvent, Reply] | None:
         instance = self._instance

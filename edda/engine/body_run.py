@@ -185,19 +185,17 @@ class BodyRun:
         return call
 
     async def _answer(self, call: Call) -> Any:
-        if self.loop.evicting:
+        loop = self.loop
+        if loop.evicting:
             raise Evicted
-        self._must_be_here(call)
-        future = call.future = self.loop.future(CallFuture)
+        if asyncio.get_running_loop() is not loop:
+            raise ForbiddenInBody(what=f"awaiting {call.id} outside its workflow function", where=self.workflow_name)
+        future = call.future = loop.future(CallFuture)
         future.call = call
         future.abandoned = self.abandoned
         call.asked = True
         self.asked.append(call)
         return await future
-
-    def _must_be_here(self, call: Call) -> None:
-        if asyncio.get_running_loop() is not self.loop:
-            raise ForbiddenInBody(what=f"awaiting {call.id} outside its workflow function", where=self.workflow_name)
 
     def activity(
         self, activity: Activity[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, call_id: str | None

@@ -24,6 +24,9 @@ log = logging.getLogger("edda.engine")
 BATCH_COMMITS_MAX = 1000
 """Commits in one transaction: enough to hide the disk, few enough to keep a lock short."""
 
+BATCH_BYTES_MAX = 8_000_000
+"""Payload in one transaction; a commit that has more alone goes alone."""
+
 RETRY_SECONDS_MAX = 5.0
 """Between attempts to reach a database that is away."""
 
@@ -117,8 +120,7 @@ class Committer:
         while True:
             await self._wake.wait()
             while self._queue:
-                count = min(len(self._queue), BATCH_COMMITS_MAX)
-                batch = [self._queue.popleft() for _ in range(count)]
+                batch = self._next_batch()
                 try:
                     await self._deliver(batch)
                 except asyncio.CancelledError:
@@ -127,6 +129,15 @@ class Committer:
             self._wake.clear()
             if self._stopping:
                 return
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        room = BATCH_BYTES_MAX
+        while self._queue and room > 0 and len(batch) < BATCH_COMMITS_MAX:
+            waiting = self._queue.popleft()
+            batch.append(waiting)
+            room -= _payload_bytes(waiting)
+        return batch
 
     async def _deliver(self, waiting: list[_Waiting]) -> None:
         try:
@@ -223,6 +234,18 @@ class Committer:
             except (DatabaseUnavailableError, UnknownOutcome):
                 await asyncio.sleep(self._environment.jitter(delay))
                 delay = min(delay * 2, RETRY_SECONDS_MAX)
+
+
+def _payload_bytes(waiting: _Waiting) -> int:
+    """Roughly: what the user's values take, in characters or bytes."""
+    if waiting.commit is None:
+        return len(waiting.start.input) if waiting.start is not None else 0
+    size = 0
+    for record in waiting.commit.records:
+        size += len(record.input or "") + len(record.output or record.blob or "")
+    for message in waiting.commit.outbox:
+        size += len(message.data or message.blob or "")
+    return size
 
 
 def _batch_of(waiting: list[_Waiting]) -> Batch:

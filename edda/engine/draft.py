@@ -54,8 +54,9 @@ class Draft:
         input: str | None = None,
         output: str | None = None,
         blob: bytes | None = None,
-        meta: dict[str, Any] | None = None,
+        meta: dict[str, Any] | str | None = None,
     ) -> HistoryEvent:
+        """Draft one row. `meta` may be JSON text already."""
         event = HistoryEvent(
             self.instance_id,
             self._journal.next_seq,
@@ -67,7 +68,7 @@ class Draft:
             input,
             output,
             blob,
-            META.encode(meta) if meta else None,
+            META.encode(meta) if isinstance(meta, dict) else meta,
         )
         self._journal.append(event)
         self.records.append(event)

@@ -56,6 +56,9 @@ _ENDINGS: Final = frozenset({Kind.WORKFLOW_COMPLETED, Kind.WORKFLOW_FAILED, Kind
 """Rows that a commit refused with CANCEL_FIRST does not get a second time."""
 
 
+_AFTER_BODY: Final = (SettlingPhase, UndoingPhase)
+
+
 class Driver:
     """One instance while this worker holds its claim and, parked, while its body stays resident."""
 
@@ -97,7 +100,7 @@ class Driver:
     @property
     def outcome(self) -> Reply:
         """What the workflow function returned or raised."""
-        return self._phase.result if isinstance(self._phase, SettlingPhase | UndoingPhase) else NOTHING
+        return self._phase.result if isinstance(self._phase, _AFTER_BODY) else NOTHING
 
     @property
     def suspect(self) -> bool:
@@ -272,6 +275,8 @@ class Driver:
             assert self._phase is not None
             try:
                 decision = self._phase.pump()
+            except MemoryError as error:
+                self._house.crashed(error)
             except NondeterminismError as error:
                 self._set_aside(Status.NONDETERMINISTIC, error)
             except SerializationError as error:
@@ -441,7 +446,7 @@ class Driver:
         instance.draft.discard()
         if self._phase is not None:
             self._phase.evict()
-        if instance.cancel_requested and not isinstance(self._phase, SettlingPhase | UndoingPhase):
+        if instance.cancel_requested and not isinstance(self._phase, _AFTER_BODY):
             self._enter(SettlingPhase.cancelling(instance))
             for call_id in unrecorded:
                 record_unknown(instance, instance.calls[call_id])

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from edda.core.commit import Creation, End, NewInstance
@@ -50,7 +50,7 @@ class Engine:
         store: Store,
         settings: Settings,
         observer: object | None,
-        workflows: Callable[[], dict[str, Workflow[..., object]]],
+        workflows: Callable[[], Mapping[str, Workflow[..., object]]],
         environment: Environment | None = None,
     ) -> None:
         self.store = store
@@ -71,6 +71,7 @@ class Engine:
             hooks=observer,
             activities_max=settings.activities_max,
             threads=settings.activity_threads,
+            on_crash=self._crashed,
         )
         self.worker_id = ""
         """Id of the worker, also while it waits for its place."""
@@ -126,6 +127,10 @@ class Engine:
             await worker.after_death()
             raise
         self.worker = worker
+
+    def _crashed(self, error: MemoryError) -> None:
+        if self.worker is not None:
+            self.worker.crashed(error)
 
     def _new_worker_id(self) -> str:
         host = socket.gethostname()[:20]

@@ -65,6 +65,10 @@ class House(Protocol):
         """It was a suspect, and has written something or given its claim back."""
         ...
 
+    def crashed(self, error: MemoryError) -> None:
+        """The workflow function ran out of memory: a crash of the worker, not a failure of the instance."""
+        ...
+
     def lost(self, driver: Driver) -> None:
         """Storage refused: somebody else has the claim."""
         ...

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 from edda.activity import Activity
 from edda.compensation import Compensation
-from edda.engine.codec import SignatureCodec, Stored
+from edda.engine.codec import SignatureCodec
 from edda.exceptions import PayloadTooLargeError
 from edda.workflow import Workflow
 
@@ -55,19 +55,11 @@ def compensation_codec(compensation: Compensation) -> SignatureCodec:
     return SignatureCodec(compensation.function, skip_first=True, validate=False)
 
 
-def check_size(stored: Stored | str, *, limit: int, what: Callable[[], str] | str) -> None:
-    """Raises PayloadTooLargeError for a payload above `limit` bytes. `what` may be made when it is needed."""
-    if isinstance(stored, str):
-        size = len(stored)
-    elif stored.text is not None:
-        size = len(stored.text)
-    else:
-        size = len(stored.blob or b"")
-    if size > limit:
-        raise PayloadTooLargeError(
-            f"{what if isinstance(what, str) else what()} has {size} bytes as stored, more than "
-            f"max_payload_bytes={limit}. Store it elsewhere and pass a reference, or raise the limit of the EddaApp."
-        )
+def too_large(what: str, size: int, *, limit: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(
+        f"{what} has {size} bytes as stored, more than max_payload_bytes={limit}. Store it elsewhere and pass a "
+        "reference, or raise the limit of the EddaApp."
+    )
 
 
 def undo_arguments(compensation: Compensation, by_name: dict[str, Any], result: object) -> dict[str, Any]:

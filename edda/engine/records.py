@@ -14,7 +14,7 @@ from edda.engine.attempts import OutboxDraft, Outcome
 from edda.engine.body_run import Call
 from edda.engine.codec import encode_error
 from edda.engine.instance import ChildEnded, Instance, Survivor
-from edda.engine.plans import check_size, plan_of
+from edda.engine.plans import plan_of, too_large
 from edda.engine.replies import Reply, activity_error
 from edda.engine.step import Step
 from edda.exceptions import SerializationError
@@ -38,9 +38,8 @@ def record_success(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
     blob: bytes | None = None
     try:
         stored, value = plan_of(call.activity).signature.result.roundtrip(outcome.value)
-        check_size(
-            stored, limit=instance.house.payload_bytes_max, what=lambda: f"the result of {call.id} of {instance.id}"
-        )
+        if stored.size > (limit := instance.house.payload_bytes_max):
+            raise too_large(f"the result of {call.id} of {instance.id}", stored.size, limit=limit)
         output, blob = stored.text, stored.blob
         reply = Reply(value)
     except SerializationError as error:

@@ -13,7 +13,7 @@ from edda.engine.attempts import Outcome
 from edda.engine.codec import encode_error
 from edda.engine.instance import Instance
 from edda.engine.phases import Pause, Phase, Write
-from edda.engine.plans import check_size, plan_of
+from edda.engine.plans import plan_of, too_large
 from edda.engine.records import record_success, record_unknown
 from edda.engine.replies import Reply
 from edda.exceptions import SerializationError, WorkflowCancelledException
@@ -100,9 +100,8 @@ class SettlingPhase:
     def _complete(self) -> Write:
         instance = self._instance
         stored = plan_of(instance.workflow).signature.result.encode(self.result.value)
-        check_size(
-            stored, limit=instance.house.payload_bytes_max, what=f"the result of workflow instance {instance.id}"
-        )
+        if stored.size > (limit := instance.house.payload_bytes_max):
+            raise too_large(f"the result of workflow instance {instance.id}", stored.size, limit=limit)
         instance.draft.record(
             Kind.WORKFLOW_COMPLETED,
             at_us=instance.now_us(),

@@ -87,7 +87,7 @@ class Worker:
         default_retry_policy: RetryPolicy,
         bounds: Bounds,
         lease: Lease,
-        workflows: Callable[[], dict[str, Workflow[..., object]]],
+        workflows: Callable[[], Mapping[str, Workflow[..., object]]],
         endings: Endings,
         on_dead: Callable[[Worker], None],
         inheritance: Legacy,
@@ -109,6 +109,8 @@ class Worker:
         self._store = store
         self._bounds = bounds
         self._lease = lease
+        self._lease_us = lease.lease_us
+        self._steady_us = environment.steady_us
         self._workflows = workflows
         self._endings = endings
         self._on_dead = on_dead
@@ -219,6 +221,11 @@ class Worker:
             task.cancel()
         self._on_dead(self)
 
+    def crashed(self, error: MemoryError) -> None:
+        """The process is at its end: as if this worker had died. Who makes it happen again and again is set aside."""
+        log.critical("out of memory: worker %s gives up what it holds", self.id, exc_info=error)
+        self._declared_dead()
+
     async def after_death(self) -> None:
         """Let the line go; awaited by the engine before the successor registers."""
         if self._heartbeat is not None:
@@ -226,16 +233,16 @@ class Worker:
 
     def _renewed(self, sent_us: int, now_us: int) -> None:
         self.clock.learn(sent_us=sent_us, now_us=now_us)
-        waited = self._heard and sent_us - self._renewed_us > self._lease.lease_us
+        waited = self._heard and sent_us - self._renewed_us > self._lease_us
         self._heard = True
         if waited:
-            self._gap_until_us = self.environment.steady_us() + self._lease.lease_us
+            self._gap_until_us = self.environment.steady_us() + self._lease_us
         self._renewed_us = sent_us
 
     @property
     def trusted(self) -> bool:
         """Whether our own lease must still hold, measured from before its last renewal was sent."""
-        return not self.dead and self.environment.steady_us() < self._renewed_us + self._lease.lease_us
+        return not self.dead and self._steady_us() < self._renewed_us + self._lease_us
 
     # -- starting ----------------------------------------------------------------------------------------------------
 

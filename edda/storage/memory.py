@@ -17,7 +17,19 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from edda.core.commit import Batch, BatchOutcome, Commit, Creation, End, NewInstance, OutboxMessage, Park, Undo, Verdict
+from edda.core.commit import (
+    Batch,
+    BatchOutcome,
+    Commit,
+    Creation,
+    End,
+    NewInstance,
+    OutboxMessage,
+    Park,
+    Stay,
+    Undo,
+    Verdict,
+)
 from edda.core.history import HistoryEvent, InstanceId, Kind, WorkerId
 from edda.core.lifecycle import CANCELLABLE, ENDED, IDLE, REPAIRABLE, SET_ASIDE, Status
 from edda.exceptions import StorageError
@@ -113,7 +125,7 @@ class MemoryStore:
     def _judge(self, worker: WorkerId, commit: Commit) -> Verdict:
         row = self.rows.get(commit.instance_id)
         change = commit.row
-        if not isinstance(change, Park | Undo | End):
+        if isinstance(change, Stay):
             return Verdict.COMMITTED
         if row is None or row.owner != worker or row.claim != commit.claim:
             return Verdict.CLAIM_LOST
@@ -232,7 +244,7 @@ class MemoryStore:
             history = self.history.get(commit.instance_id, ())
             last = commit.records[-1]
             there = any((record.seq, record.claim) == (last.seq, last.claim) for record in history)
-        elif not isinstance(commit.row, Park | Undo | End):
+        elif isinstance(commit.row, Stay):
             there = bool(commit.outbox) and self._exists(commit)
         elif row is None:
             there = False

@@ -21,7 +21,16 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ArgsKwargs, PydanticUndefined, to_json, to_jsonable_python
 
 from edda.engine.codec.annotations import Annotations, plain_function
-from edda.engine.codec.tagged import TAG_IN_JSON, JsonValue, Tagger, canonical, dump_plain, load_plain
+from edda.engine.codec.tagged import (
+    INT_SMALL_MAX,
+    TAG,
+    TAG_IN_JSON,
+    JsonValue,
+    Tagger,
+    canonical,
+    dump_plain,
+    load_plain,
+)
 from edda.engine.codec.types import TYPES
 from edda.engine.codec.values import ValueCodec, unresolved
 from edda.exceptions import SerializationError
@@ -98,7 +107,7 @@ class SignatureCodec:
     def canonical_hash(self, args: Sequence[object], kwargs: Mapping[str, object]) -> str:
         """As the function `canonical_hash`; and an argument may be passed by name or by position."""
         names = self._plan.positional
-        return canonical_hash(args[len(names) :], dict(zip(names, args, strict=False)) | dict(kwargs))
+        return canonical_hash(args[len(names) :], {**dict(zip(names, args, strict=False)), **kwargs})
 
     @cached_property
     def result(self) -> ValueCodec:
@@ -245,7 +254,16 @@ def canonical_hash(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
 
     Equal calls have equal hashes in every process, whatever the order of names, keys or set members; 9 equals 9.0.
     """
-    return hashlib.sha256(canonical([_canonical(list(args)), _canonical(dict(kwargs))]).encode()).hexdigest()
+    if not args and TAG not in kwargs and all(map(_is_never_tagged, kwargs.values())):
+        text = canonical([[], cast("dict[str, JsonValue]", kwargs)])
+    else:
+        text = canonical([_canonical(list(args)), _canonical(dict(kwargs))])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_never_tagged(value: Any) -> bool:
+    kind: type = type(value)
+    return kind is str or kind is bool or value is None or (kind is int and abs(value) < INT_SMALL_MAX)
 
 
 def _canonical(value: object) -> JsonValue:

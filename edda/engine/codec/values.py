@@ -31,7 +31,7 @@ SCALARS = frozenset[type]({str, int, bool, type(None), float})
 SAYS_ITSELF: tuple[type, ...] = (str, int, bool, dict, list)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Stored:
     """A value at rest: `text` is JSON; `blob` is a value that was `bytes` itself. Exactly one is not None."""
 
@@ -40,6 +40,11 @@ class Stored:
 
     def __post_init__(self) -> None:
         assert (self.text is None) is not (self.blob is None)
+
+    @property
+    def size(self) -> int:
+        """In characters of text, or bytes."""
+        return len(self.text) if self.text is not None else len(self.blob or b"")
 
 
 class ValueCodec:

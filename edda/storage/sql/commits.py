@@ -14,7 +14,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from edda.core.commit import Batch, BatchOutcome, Commit, Creation, End, NewInstance, OutboxMessage, Park, Undo, Verdict
+from edda.core.commit import (
+    Batch,
+    BatchOutcome,
+    Commit,
+    Creation,
+    NewInstance,
+    OutboxMessage,
+    Park,
+    Stay,
+    Undo,
+    Verdict,
+)
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
 from edda.storage.port import Fenced
@@ -241,7 +252,7 @@ def _settled(
     if commit.records:
         last = commit.records[-1]
         there = history.get((last.instance_id, last.seq)) == last.claim
-    elif not isinstance(commit.row, Park | Undo | End):
+    elif isinstance(commit.row, Stay):
         there = bool(commit.outbox) and _message_key(commit.outbox[-1]) in messages
     elif row is None:
         there = False

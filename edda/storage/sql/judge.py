@@ -128,7 +128,7 @@ def judge(worker: WorkerId, commits: Sequence[Commit], locked: Sequence[Row], no
 
 def _verdict(worker: WorkerId, commit: Commit, row: LockedRow | None) -> Verdict:
     change = commit.row
-    if not isinstance(change, Park | Undo | End):
+    if isinstance(change, Stay):
         return Verdict.COMMITTED
     if row is None or row.owner != worker or row.claim != commit.claim:
         return Verdict.CLAIM_LOST
@@ -144,7 +144,7 @@ def _verdict(worker: WorkerId, commit: Commit, row: LockedRow | None) -> Verdict
 
 def _change(row: LockedRow | None, commit: Commit, verdict: Verdict, now_us: int) -> None:
     change = commit.row
-    if row is None or not isinstance(change, Park | Undo | End):
+    if row is None or isinstance(change, Stay):
         return
     match change:
         case Park():
