@@ -261,9 +261,10 @@ def canonical_hash(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _is_never_tagged(value: Any) -> bool:
-    kind: type = type(value)
-    return kind is str or kind is bool or value is None or (kind is int and abs(value) < INT_SMALL_MAX)
+def _is_never_tagged(value: object) -> bool:
+    if value is None or isinstance(value, bool):
+        return True
+    return type(value) is str or (type(value) is int and abs(cast(int, value)) < INT_SMALL_MAX)
 
 
 def _canonical(value: object) -> JsonValue:
