@@ -264,7 +264,7 @@ def canonical_hash(args: Sequence[object], kwargs: Mapping[str, object]) -> str:
 def _is_never_tagged(value: object) -> bool:
     if value is None or isinstance(value, bool):
         return True
-    return type(value) is str or (type(value) is int and abs(cast(int, value)) < INT_SMALL_MAX)
+    return type(value) is str or (type(value) is int and -INT_SMALL_MAX < value < INT_SMALL_MAX)
 
 
 def _canonical(value: object) -> JsonValue:
