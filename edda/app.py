@@ -240,8 +240,8 @@ class EddaApp:
         self, workflow: Workflow[P, R] | BoundWorkflow[P, R], *args: P.args, **kwargs: P.kwargs
     ) -> WorkflowHandle[R]:
         """Start an instance on this app: `await app.start(order_workflow, order_id="ORD-1")`."""
-        bound = workflow.options() if isinstance(workflow, Workflow) else workflow
-        return await bound.on(self).start(*args, **kwargs)
+        bound = workflow.on(self) if isinstance(workflow, BoundWorkflow) else BoundWorkflow(workflow, app=self)
+        return await bound.start(*args, **kwargs)
 
     def handle(self, instance_id: str) -> WorkflowHandle[Any]:
         """The handle of any instance, by its id."""

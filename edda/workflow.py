@@ -47,6 +47,9 @@ class StartOptions:
     session: AsyncSession | Session | None = None
 
 
+AS_IT_IS: Final = StartOptions()
+
+
 class App(Protocol):
     """What a workflow needs of an app."""
 
@@ -171,11 +174,11 @@ class Workflow(Generic[P, R]):
         Arguments are validated first: a bad one raises (pydantic's ValidationError, TypeError) and stores nothing.
         Inside a workflow the instance is a child; see `options` for ids and more.
         """
-        return await self.options().start(*args, **kwargs)
+        return await BoundWorkflow(self).start(*args, **kwargs)
 
     async def run(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Start an instance and wait for its result. In a workflow function this is a child, waited for durably."""
-        return await self.options().run(*args, **kwargs)
+        return await BoundWorkflow(self).run(*args, **kwargs)
 
     def options(
         self,
@@ -194,9 +197,7 @@ class Workflow(Generic[P, R]):
         """
         if id is not None:
             _check_id(id)
-        return BoundWorkflow(
-            self, StartOptions(id=id, on_conflict=on_conflict, detached=detached, session=session), app=None
-        )
+        return BoundWorkflow(self, StartOptions(id=id, on_conflict=on_conflict, detached=detached, session=session))
 
     async def __call__(self, ctx: WorkflowContext, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, as part of the calling workflow."""
@@ -206,7 +207,7 @@ class Workflow(Generic[P, R]):
 class BoundWorkflow(Generic[P, R]):
     """A workflow with options, ready to start."""
 
-    def __init__(self, workflow: Workflow[P, R], options: StartOptions, *, app: App | None) -> None:
+    def __init__(self, workflow: Workflow[P, R], options: StartOptions = AS_IT_IS, *, app: App | None = None) -> None:
         self._workflow = workflow
         self._options = options
         self._app = app

@@ -60,7 +60,7 @@ class Journal:
         journal = cls(events=list(events))
         for event in journal.events:
             journal._index(event)
-        journal._left = sum(event.kind in COMPLETIONS for event in journal.events)
+            journal._left += event.kind in COMPLETIONS
         return journal
 
     def _index(self, event: HistoryEvent) -> None:

@@ -184,7 +184,8 @@ class Engine:
 
     def ended(self, driver: Driver, end: End) -> None:
         self._results.ended(driver, end)
-        self._call_hooks(driver, end)
+        if self._hooks.observed:
+            self._call_hooks(driver, end)
 
     def _call_hooks(self, driver: Driver, end: End) -> None:
         name = driver.workflow_name

@@ -26,6 +26,10 @@ class HookQueue:
         self._task: asyncio.Task[None] | None = None
         self._dropped = 0
 
+    @property
+    def observed(self) -> bool:
+        return self._observer is not None
+
     def wants(self, hook: str) -> bool:
         return self._observer is not None and hasattr(self._observer, hook)
 
