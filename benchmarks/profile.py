@@ -63,9 +63,19 @@ class Sampler:
         print("  own us  incl. us  function")
         for code, count in self.own.most_common(top):
             print(f"{count * us:8.2f}  {self.inclusive[code] * us:8.2f}  {_place(code)}")
+        print("\n  own us  share  module")
+        modules = Counter[str]()
+        for code, count in self.own.items():
+            modules[_module(code)] += count
+        for module, count in modules.most_common(top // 2):
+            print(f"{count * us:8.2f}  {count / self.ticks:5.1%}  {module}")
         print("\n  own us  line")
         for (code, line), count in self.lines.most_common(top // 2):
             print(f"{count * us:8.2f}  {_place(code, line)}")
+
+
+def _module(code: CodeType) -> str:
+    return "/".join(code.co_filename.split("/")[-2:])
 
 
 def _place(code: CodeType, line: int = 0) -> str:

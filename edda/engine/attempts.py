@@ -27,7 +27,7 @@ from edda.core.commit import NewInstance, OutboxMessage
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.engine.codec import Stored, ValueCodec
 from edda.engine.environment import DatabaseClock, Environment
-from edda.engine.plans import plan_of
+from edda.engine.plans import Code, plan_of
 from edda.engine.threads import DaemonThreads
 from edda.exceptions import ActivityTimeoutError, EddaError, SessionUnavailableError
 from edda.storage.port import Store, UserTransaction
@@ -47,19 +47,11 @@ class Order(Protocol):
     @property
     def call_id(self) -> str: ...
     @property
-    def name(self) -> str: ...
-    @property
-    def function(self) -> Callable[..., Any]: ...
-    @property
-    def is_async(self) -> bool: ...
-    @property
-    def takes_context(self) -> bool: ...
+    def code(self) -> Code: ...
     @property
     def args(self) -> tuple[Any, ...]: ...
     @property
     def kwargs(self) -> dict[str, Any]: ...
-    @property
-    def timeout(self) -> float | None: ...
     @property
     def number(self) -> int:
         """Which attempt begins now, for `ctx.activity.attempt`."""
@@ -274,9 +266,10 @@ class Attempt:
         """Run the code and fill in the outcome. True: it lost only to other transactions, run it again."""
         run, order = self.run, self.order
         try:
-            if order.is_async and order.timeout is None:  # as `_call`, but quicker
-                args = (WorkflowContext(run), *order.args) if order.takes_context else order.args
-                outcome.value = await order.function(*args, **order.kwargs)
+            code = order.code
+            if code.is_async and code.timeout is None:  # as `_call`, but quicker
+                args = (WorkflowContext(run), *order.args) if code.takes_context else order.args
+                outcome.value = await code.function(*args, **order.kwargs)
             else:
                 outcome.value = await self._call()
             outcome.outbox = run.outbox
@@ -309,14 +302,14 @@ class Attempt:
         )
 
     async def _call(self) -> object:
-        order = self.order
-        if not order.is_async:
+        order, code = self.order, self.order.code
+        if not code.is_async:
             return await self._call_in_thread()
-        args = (WorkflowContext(self.run), *order.args) if order.takes_context else order.args
-        clock = asyncio.timeout(order.timeout)
+        args = (WorkflowContext(self.run), *order.args) if code.takes_context else order.args
+        clock = asyncio.timeout(code.timeout)
         try:
             async with clock:
-                return await order.function(*args, **order.kwargs)
+                return await code.function(*args, **order.kwargs)
         except TimeoutError as error:
             if clock.expired():
                 raise self._timed_out() from error
@@ -324,20 +317,20 @@ class Attempt:
 
     async def _call_in_thread(self) -> object:
         """A `def`. When it takes too long its thread keeps running, and keeps its place in the pool."""
-        order = self.order
-        args = (WorkflowContext(self.run), *order.args) if order.takes_context else order.args
+        order, code = self.order, self.order.code
+        args = (WorkflowContext(self.run), *order.args) if code.takes_context else order.args
         self.run.in_thread = True
         context = Context()
         context.run(current_run.set, self.run)
         context.run(current_app.set, self._attempts.app)
 
         def call() -> object:
-            return context.run(order.function, *args, **order.kwargs)
+            return context.run(code.function, *args, **order.kwargs)
 
         loop = asyncio.get_running_loop()
         working = loop.run_in_executor(self._attempts.pool(), call)
         try:
-            value = await asyncio.wait_for(asyncio.shield(working), order.timeout)
+            value = await asyncio.wait_for(asyncio.shield(working), code.timeout)
         except TimeoutError as error:
             if working.done():
                 raise
@@ -349,8 +342,8 @@ class Attempt:
 
     def _timed_out(self) -> ActivityTimeoutError:
         return ActivityTimeoutError(
-            f"Activity {self.order.name} ({self.order.call_id} of {self._client.instance_id}) took longer than its "
-            f"timeout of {self.order.timeout} seconds"
+            f"Activity {self.order.code.name} ({self.order.call_id} of {self._client.instance_id}) took longer than "
+            f"its timeout of {self.order.code.timeout} seconds"
         )
 
 
@@ -419,7 +412,7 @@ class AttemptRun:
     def info(self) -> ActivityInfo:
         return ActivityInfo(
             id=self._order.call_id,
-            name=self._order.name,
+            name=self._order.code.name,
             attempt=self._number,
             idempotency_key=f"{self.instance_id}/{self._order.call_id}",
         )
@@ -428,8 +421,8 @@ class AttemptRun:
     def session(self) -> Any:
         if self.in_thread:
             raise SessionUnavailableError(
-                f"ctx.session cannot be used in {self._order.name}(), which is a plain `def` and runs in a thread. "
-                "Write it as `async def`."
+                f"ctx.session cannot be used in {self._order.code.name}(), which is a plain `def` and runs in a "
+                "thread. Write it as `async def`."
             )
         if self.transaction is None:
             store = self._attempts.store
@@ -523,7 +516,7 @@ class AttemptRun:
         self, compensation: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, call_id: str | None
     ) -> Coroutine[Any, Any, None]:
         raise EddaError(
-            f"register_compensation() is for workflow functions; undo activity {self._order.name}() with "
+            f"register_compensation() is for workflow functions; undo activity {self._order.code.name}() with "
             "@on_failure(...)"
         )
 

@@ -318,20 +318,11 @@ class BodyPhase:
         activity = call.activity
         assert activity is not None
         assert call.input is not None
-        args, kwargs = plan_of(activity).copy_arguments(call.input, call.args, call.kwargs)
-        step = Step(
-            call_id=call.id,
-            name=call.name,
-            function=activity.function,
-            is_async=activity.is_async,
-            takes_context=activity.takes_context,
-            args=args,
-            kwargs=kwargs,
-            timeout=activity.timeout,
-            policy=activity.retry_policy or self._house.default_retry_policy,
-            interruptible=activity.on_failure is None and activity.is_async,
-            crashes=self._instance.row.crashes,
-        )
+        plan = plan_of(activity)
+        args, kwargs = plan.copy_arguments(call.input, call.args, call.kwargs)
+        policy = activity.retry_policy or self._house.default_retry_policy
+        interruptible = activity.on_failure is None and activity.is_async
+        step = Step(call.id, plan.code, args, kwargs, policy, interruptible, self._instance.row.crashes)
         if failures := self._journal.failures.get(call.id):
             step.resume(failures)
         return step

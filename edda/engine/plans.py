@@ -9,7 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from edda.activity import Activity
 from edda.compensation import Compensation
@@ -20,12 +20,23 @@ from edda.workflow import Workflow
 _IMMUTABLE: Final = frozenset({str, int, float, bool, type(None)})
 
 
+class Code(NamedTuple):
+    """What an attempt runs."""
+
+    name: str
+    function: Callable[..., Any]
+    is_async: bool
+    takes_context: bool
+    timeout: float | None
+    """Seconds for one attempt."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The codec of one function."""
+    """What is prepared for one function."""
 
     signature: SignatureCodec
-    name: str
+    code: Code
 
     def copy_arguments(
         self, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -43,9 +54,13 @@ class Plan:
 def plan_of(item: Workflow[..., Any] | Activity[..., Any]) -> Plan:
     plan: Plan | None = item.plan
     if plan is None:
-        takes_context = item.takes_context if isinstance(item, Activity) else True
+        if isinstance(item, Activity):
+            code = Code(item.name, item.function, item.is_async, item.takes_context, item.timeout)
+        else:
+            code = Code(item.name, item.function, True, True, None)
         validate = isinstance(item, Workflow)  # the types of an activity's arguments are Python's business
-        plan = item.plan = Plan(SignatureCodec(item.function, skip_first=takes_context, validate=validate), item.name)
+        signature = SignatureCodec(item.function, skip_first=code.takes_context, validate=validate)
+        plan = item.plan = Plan(signature, code)
     return plan
 
 

@@ -96,12 +96,12 @@ def record_failure(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
         Kind.ACTIVITY_FAILED,
         at_us=at_us,
         call_id=step.call_id,
-        name=step.name,
+        name=step.code.name,
         input=instance.calls[step.call_id].input,
         output=encode_error(error),
         meta={"retry_metadata": step.metadata(exhausted=decision.exhausted, succeeded=False)},
     )
-    instance.tell("on_activity_failed", instance.id, step.call_id, step.name, error)
+    instance.tell("on_activity_failed", instance.id, step.call_id, step.code.name, error)
     return event, Reply(error=activity_error(event))
 
 
@@ -120,12 +120,12 @@ def record_failed_attempt(
         kind,
         at_us=at_us,
         call_id=step.call_id,
-        name=step.name,
+        name=step.code.name,
         output=encode_error(error),
         meta={"error": step.errors[-1], "duration_us": outcome.duration_us, "delay_us": decision.delay_us},
     )
     delay = decision.delay_us / 1_000_000
-    instance.tell("on_activity_retry", instance.id, step.call_id, step.name, error, len(step.errors), delay)
+    instance.tell("on_activity_retry", instance.id, step.call_id, step.code.name, error, len(step.errors), delay)
 
 
 def record_unknown(instance: Instance, call: Call) -> None:

@@ -5,30 +5,28 @@ Its failed attempts are rows of history, so a crash resets nothing: a step is re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edda.core.history import HistoryEvent
 from edda.core.retry import GiveUp, RetryPolicy, TryAgain, after_failure
 from edda.engine.attempts import Attempt
+from edda.engine.plans import Code
 from edda.exceptions import RetryExhaustedError, TerminalError
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Step:
     """What to run, and how it went so far."""
 
     call_id: str
-    name: str
-    function: Callable[..., Any]
-    is_async: bool
-    takes_context: bool
+    code: Code
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    timeout: float | None
     policy: RetryPolicy
     interruptible: bool
+    """It may be cancelled: what it did, if it did, need not be known."""
     crashes: int
     """Crashes since the last record: they count into the number of the attempt."""
     errors: Sequence[dict[str, Any]] = ()

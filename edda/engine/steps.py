@@ -55,7 +55,7 @@ class Steps:
             if self._under_way.get(step.call_id) is step and step.due_us is None and step.attempt is None:
                 self.running += 1
                 step.attempt = attempts.run(client, step)
-                hooks.call("on_activity_start", client.instance_id, step.call_id, step.name, False)
+                hooks.call("on_activity_start", client.instance_id, step.call_id, step.code.name, False)
         self._to_begin.clear()
 
     @property
@@ -89,7 +89,7 @@ class Steps:
             elif step.interruptible:
                 step.attempt.interrupt()
             else:
-                patience = max(patience, step.timeout or SETTLE_SECONDS)
+                patience = max(patience, step.code.timeout or SETTLE_SECONDS)
         return patience
 
     def stop_waiting(self) -> list[Step]:

@@ -11,7 +11,7 @@ from edda.core.history import Kind
 from edda.core.retry import RetryPolicy
 from edda.core.saga import Owed
 from edda.engine.codec import Stored, ValueCodec
-from edda.engine.plans import compensation_codec, plan_of, undo_arguments
+from edda.engine.plans import Code, compensation_codec, plan_of, undo_arguments
 from edda.engine.step import Step
 from edda.exceptions import EddaError
 
@@ -27,15 +27,13 @@ def step_for(owed: Owed, *, default_policy: RetryPolicy, crashes: int) -> Step:
             "known in this process: import the module that declares it, then call handle.retry()"
         )
     args, kwargs = _arguments(owed)
+    is_async = inspect.iscoroutinefunction(declared.function)
+    code = Code(declared.name, declared.function, is_async, takes_context=True, timeout=declared.timeout)
     step = Step(
-        call_id=owed.call_id,
-        name=declared.name,
-        function=declared.function,
-        is_async=inspect.iscoroutinefunction(declared.function),
-        takes_context=True,
-        args=args,
-        kwargs=kwargs,
-        timeout=declared.timeout,
+        owed.call_id,
+        code,
+        args,
+        kwargs,
         policy=declared.retry_policy or default_policy,
         interruptible=True,
         crashes=crashes,

@@ -84,7 +84,7 @@ class UndoingPhase:
             return
         instance.steps.remove(step.call_id)
         metadata = step.metadata(exhausted=decision.exhausted, succeeded=False)
-        self._record_failure(step.call_id, step.name, error, {"retry_metadata": metadata})
+        self._record_failure(step.call_id, step.code.name, error, {"retry_metadata": metadata})
 
     def record_executed(self, step: Step, outcome: Outcome) -> HistoryEvent:
         at_us = self._instance.now_us()
@@ -94,7 +94,7 @@ class UndoingPhase:
         with contextlib.suppress(SerializationError):  # shown to people; nobody depends on it
             output = RESULT.encode_text(outcome.value)
         return self._instance.draft.record(
-            Kind.COMPENSATION_EXECUTED, at_us=at_us, call_id=step.call_id, name=step.name, output=output
+            Kind.COMPENSATION_EXECUTED, at_us=at_us, call_id=step.call_id, name=step.code.name, output=output
         )
 
     def _record_failure(self, call_id: str, name: str, error: BaseException, meta: dict[str, Any] | None) -> None:
