@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edda.core.commit import (
@@ -17,7 +17,7 @@ from edda.core.commit import (
     Verdict,
 )
 from edda.core.history import CallId, HistoryEvent, InstanceId, Kind, WorkerId
-from edda.storage.port import Claims, InstanceRow, LeaseLine
+from edda.storage.port import Claims, InstanceRow, LeaseLine, Renewal
 from edda.storage.sql.database import Lane
 from edda.storage.sql.schema import TABLES
 from edda.storage.sql.store import SqlStore
@@ -163,3 +163,22 @@ def timeless(row: InstanceRow, now_us: int) -> InstanceRow:
         updated_at_us=1,
         ended_at_us=None if row.ended_at_us is None else 1,
     )
+
+
+def comparable(answer: Any) -> Any:
+    """An answer without the times in it."""
+    match answer:
+        case InstanceRow():
+            return timeless(answer, FAR - 1)
+        case Claims(rows=rows):
+            return [timeless(row, FAR - 1) for row in rows]
+        case BatchOutcome() | Renewal():
+            return replace(answer, now_us=0)
+        case HistoryEvent():
+            return answer._replace(at_us=0)
+        case dict():
+            return {name: comparable(each) for name, each in answer.items()}
+        case tuple() | list():
+            return [comparable(each) for each in answer]
+        case _:
+            return answer

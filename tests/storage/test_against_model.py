@@ -11,7 +11,6 @@ import itertools
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,13 +25,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from edda.core.commit import STAY, Batch, BatchOutcome, Commit, End, Park, RowChange, Undo, Verdict
-from edda.core.history import HistoryEvent, InstanceId, Kind, WorkerId
+from edda.core.commit import STAY, Batch, Commit, End, Park, RowChange, Undo, Verdict
+from edda.core.history import InstanceId, Kind, WorkerId
 from edda.core.lifecycle import ENDED, SET_ASIDE, Status
 from edda.storage.memory import ACCEPTED, MemoryStore
-from edda.storage.port import Claims, Fenced, InstanceRow
+from edda.storage.port import Fenced
 from tests.storage.conftest import KINDS, opened, url_of
-from tests.storage.support import FAR, LONG_AGO, World, event, iid, message, new, select, timeless, wipe
+from tests.storage.support import FAR, LONG_AGO, World, comparable, event, iid, message, new, select, wipe
 
 NAMES = [iid(name) for name in ("a", "b", "c", "d", "e", "A")]
 WORKFLOWS = ("order", "other")
@@ -292,25 +291,6 @@ class Both(RuleBasedStateMachine):
         sent = self.run(select(self.worlds[1].store, text))
         expected = {(each.instance_id, each.seq, each.ordinal, each.id, "pending", 0) for each in self.model.outbox}
         assert set(sent) == expected
-
-
-def comparable(answer: Any) -> Any:
-    """An answer without the times in it."""
-    match answer:
-        case InstanceRow():
-            return timeless(answer, FAR - 1)
-        case Claims(rows=rows):
-            return [timeless(row, FAR - 1) for row in rows]
-        case BatchOutcome():
-            return replace(answer, now_us=0)
-        case HistoryEvent():
-            return answer._replace(at_us=0)
-        case dict():
-            return {name: comparable(each) for name, each in answer.items()}
-        case tuple() | list():
-            return [comparable(each) for each in answer]
-        case _:
-            return answer
 
 
 @pytest.mark.timeout(600)
