@@ -12,7 +12,7 @@ from edda.core.saga import owed
 from edda.engine.attempts import Outcome
 from edda.engine.codec import encode_error
 from edda.engine.instance import Instance
-from edda.engine.phases import Pause, Phase, Write
+from edda.engine.phases import STEP, Pause, Phase, Write
 from edda.engine.plans import plan_of, too_large
 from edda.engine.records import record_success, record_unknown
 from edda.engine.replies import Reply
@@ -81,6 +81,9 @@ class SettlingPhase:
                 self.result = Reply(error=unstorable)
         error = self.result.error
         assert error is not None
+        if self._instance.draft.children:
+            # What a commit creates, it cannot cancel: these have to be there first.
+            return STEP
         events = self._instance.journal.events
         if isinstance(error, WorkflowCancelledException) and self._cause is Status.CANCELLED:
             error.unknown = tuple(event.call_id for event in events if event.kind == Kind.ACTIVITY_UNKNOWN)

@@ -291,6 +291,23 @@ async def test_W39_children_are_cancelled_with_their_parent_unless_they_are_deta
     assert await app.handle("detached").result(timeout=SOON) == "survived"
 
 
+async def test_W39_a_child_started_just_before_its_parent_fails_is_cancelled_too(apps: Apps) -> None:
+    @workflow
+    async def child(ctx: WorkflowContext) -> None:
+        await wait_timer(ctx, 3600)
+
+    @workflow
+    async def parent(ctx: WorkflowContext) -> None:
+        await child.options(id="late").start()
+        raise ValueError("nothing was durable in between")
+
+    app = await apps.open()
+    handle = await app.start(parent)
+    with pytest.raises(ValueError, match="nothing was durable"):
+        await handle.result(timeout=SOON)
+    await reaches(app.handle("late"), "cancelled")
+
+
 @pytest.mark.process
 def test_W46_the_library_installs_no_event_loop_and_prints_nothing(program: Callable[[str], Program]) -> None:
     quiet = program("""
