@@ -116,7 +116,10 @@ class Commit(NamedTuple):
     children: tuple[NewInstance, ...] = ()
     outbox: tuple[OutboxMessage, ...] = ()
     wakes: tuple[InstanceId, ...] = ()
-    """Instances to wake in the same transaction (the parent, when a child ends)."""
+    """Instances to wake in the same transaction (the parent, when a child ends).
+
+    Those, and the ones to cancel, exist already: what this commit creates, or another at that moment, is passed over.
+    """
     cancels: tuple[InstanceId, ...] = ()
     """Instances to cancel in the same transaction (children, when their parent fails or is cancelled)."""
 
