@@ -282,6 +282,27 @@ async def test_a_cancel_is_accepted_or_comes_too_late(two: Two, stopped: str) ->
             assert (row.owner, await two.first.history(name)) == (owner, [])
 
 
+async def test_a_retry_finds_another_place_in_history_when_a_late_step_took_its_own(two: Two) -> None:
+    failed = End(status=Status.COMPENSATION_FAILED, error="e")
+    await two.first.start(new("probe", owner=W1))
+    await two.first.write(commit("probe", 1, row=failed))
+    places = await stops(two, "retry", lambda: two.first.store.retry(iid("probe")))
+    for place in range(places):
+        name = f"i{place}"
+        await two.first.start(new(name, owner=W1))
+        await two.first.write(commit(name, 1, row=failed))
+        before, late = await interleave(
+            two,
+            "retry",
+            place,
+            partial(two.first.store.retry, iid(name)),
+            partial(two.second.store.write, W1, Batch(commits=(commit(name, 2),))),
+        )
+        assert before.status == Status.COMPENSATION_FAILED
+        assert (await two.first.row(name)).status == Status.COMPENSATING
+        assert await two.first.history(name) == ([1, 2] if late.verdicts == (Verdict.CLAIM_LOST,) else [1, 2, 3])
+
+
 async def test_batches_that_wake_each_others_instances_do_not_deadlock_for_good(two: Two) -> None:
     await two.first.start(*(new(f"i{number}", owner=W1) for number in range(20)))
 

@@ -6,6 +6,7 @@ their differences in `dialects`, connections in the `*_database` modules.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from edda.storage.sql.session_line import Lines
 
 RACES_MAX: Final = 10
-"""How often a batch may meet starts that another made a moment ago."""
+"""How often a batch may meet starts, or a retry a row of history, that another made a moment ago."""
 
 
 class SqlStore:
@@ -164,7 +165,11 @@ class SqlStore:
 
     async def retry(self, instance_id: InstanceId) -> InstanceRow | None:
         make = partial(people.retry, self._dialect, instance_id)
-        return await self.database.run("retry", make, lane=Lane.DESK, repeat=False)
+        for _ in range(RACES_MAX):
+            # A step locks no instance, so one of an older claim may take the place in history first: then look again.
+            with contextlib.suppress(DuplicateKeyError):
+                return await self.database.run("retry", make, lane=Lane.DESK, repeat=False)
+        raise StorageError(f"Others wrote to the history of {instance_id} again and again")
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
