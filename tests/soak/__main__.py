@@ -1,4 +1,4 @@
-"""`./run soak`: the long versions of the randomized tests, one after another, run before an issue is closed.
+"""`./run soak`: the long versions of the tests, one after another, run before an issue is closed.
 
 It only starts programs that can be started alone, too, each with a seed, and prints the command of each. It ends with 0
 when all of them did.
@@ -44,6 +44,16 @@ def _kill(database: str, *more: str, minutes: float) -> Run:
     )
 
 
+def _pairs(database: str, *, minutes: float) -> Run:
+    return Run(
+        name=f"verb-pairs-{database}",
+        about="each verb of storage stopped before each of its statements while each other one runs",
+        module="tests.storage.verb_pairs",
+        arguments=("--database", database),
+        minutes=minutes,
+    )
+
+
 RUNS: Final = (
     Run(
         name="body-loop",
@@ -59,6 +69,8 @@ RUNS: Final = (
         arguments=("--schedules", "200000"),
         minutes=55,
     ),
+    _pairs("postgresql", minutes=2),
+    _pairs("mysql", minutes=3),
     _kill("postgresql", minutes=8),
     _kill("mysql", minutes=8),
     _kill("sqlite", minutes=8),

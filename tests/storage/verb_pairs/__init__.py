@@ -1,0 +1,24 @@
+"""The verb-pair matrix: what each verb of storage does to each other one, on the real servers.
+
+For each ordered pair of verbs, in every situation that has both: the first is stopped before each of its statements and
+before COMMIT, while the second runs until it ends or waits for the first; then the first goes on. Answers and contents
+must be those of one of the two serial orders on the model, where verbs are atomic.
+
+    python -m tests.storage.verb_pairs --database postgresql     the whole matrix, with its counts
+
+- `situations`: starting states made by verbs of the port, and the acts that can happen in each.
+- `contents`: a state of the model becomes one of the database; both are read into one form that can be compared.
+- `orders`: what the model says about two acts, one after the other.
+- `stops`: holds a process before a statement; tells when another one waits for it on the server.
+- `arena`: two processes on one database. `matrix`: plays the cases and counts.
+- `mutants`: planted bugs, so that we know that the matrix would see some.
+
+The verbs: `create` (by a client), `start` (by a worker), `claim`, `step`, `park`, `undo`, `finish` (an end, or set
+aside), `deliver` (a commit that wakes a parent or cancels children: the only deliveries there are), `cancel`, `retry`,
+`renew`, `reap`, `release` (the port's `retire`: a worker gives back all it holds; `park` gives back one), `settle`.
+
+Not here, because they do not exist yet: `route`, and `deliver` of events (there is no inbox). Timers have no verb: a
+due time is what `park` leaves behind. `ctx.session` writes with the text of `step` and `park` in a transaction that
+goes on, as the first process does here (see `arena`); what it does besides is in `test_session`. SQLite has one writer
+at a time, so there is nothing to interleave.
+"""
