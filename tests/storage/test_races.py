@@ -303,6 +303,19 @@ async def test_a_retry_finds_another_place_in_history_when_a_late_step_took_its_
         assert await two.first.history(name) == ([1, 2] if late.verdicts == (Verdict.CLAIM_LOST,) else [1, 2, 3])
 
 
+async def test_a_batch_waits_for_no_instance_but_its_own(two: Two) -> None:
+    """Also in a table of so few rows that a database would rather read it whole."""
+    await two.first.start(new("a", owner=W2), new("m", owner=W2), new("z", owner=W2))
+    stop = two.stop("cancel", 3)
+    cancelling = asyncio.ensure_future(two.first.store.cancel(iid("a"), by="alice"))
+    await asyncio.wait_for(stop.reached.wait(), timeout=20)
+    parks = two.second.write(commit("m", 1, row=PARK), commit("z", 1, row=PARK), worker=W2)
+    assert await asyncio.wait_for(parks, timeout=5) == (Verdict.COMMITTED, Verdict.COMMITTED)
+    assert not cancelling.done()
+    stop.go_on.set()
+    await cancelling
+
+
 async def test_batches_that_wake_each_others_instances_do_not_deadlock_for_good(two: Two) -> None:
     await two.first.start(*(new(f"i{number}", owner=W1) for number in range(20)))
 

@@ -64,12 +64,15 @@ class MysqlDialect(Dialect):
         return " union all ".join(f"({branch})" for branch in branches)
 
     def update_many(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Statement:
-        """One statement for all rows: the driver would send one for each. The new values come first in the join."""
+        """One statement for all rows: the driver would send one for each. The new values come first in the join.
+
+        By the key: a table of a few rows is read whole otherwise, and then waits for instances that others have locked.
+        """
         names = ", ".join(f"? as {column}" for column in ("id", *columns))
         marks = ", ".join("?" * (len(columns) + 1))
         values = " union all ".join([f"select {names}", *[f"select {marks}"] * (len(rows) - 1)])
         sets = ", ".join(f"t.{column} = n.{column}" for column in columns)
-        text = f"update ({values}) n straight_join {table} t on t.id = n.id set {sets}"
+        text = f"update ({values}) n straight_join {table} t force index (primary) on t.id = n.id set {sets}"
         return Statement(text, tuple(value for row in rows for value in row))
 
     def absent(self, present: Collection[WorkerId] | None) -> tuple[str, tuple[Any, ...]]:
