@@ -20,6 +20,7 @@ COLUMNS = (
     "cases",
     "stops",
     "waited",
+    "needlessly",
     *(order.value for order in Order),
     "retries",
     "violations",
@@ -69,7 +70,7 @@ def lines(table: Table) -> list[str]:
 
 
 def _row(first: str, second: str, cell: Cell) -> tuple[str, ...]:
-    counts = [cell.cases, cell.stops, cell.blocked, *(cell.orders[order] for order in Order)]
+    counts = [cell.cases, cell.stops, cell.waited, cell.needless, *(cell.orders[order] for order in Order)]
     return (first, second, *(str(count) for count in (*counts, cell.retries, len(cell.violations))))
 
 

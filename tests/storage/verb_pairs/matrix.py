@@ -37,6 +37,12 @@ class Case:
     def pair(self) -> tuple[str, str]:
         return self.first.verb, self.second.verb
 
+    def are_apart(self, begin: MemoryStore) -> bool:
+        """They have no row in common, so neither should wait for the other."""
+        one, two = self.first, self.second
+        same_worker = one.worker is not None and one.worker == two.worker
+        return not same_worker and not one.touches(begin) & two.touches(begin)
+
     def __str__(self) -> str:
         return f"{self.situation.name}: {self.first.title} | {self.second.title}"
 
@@ -68,17 +74,20 @@ class Cell:
 
     cases: int = 0
     stops: int = 0
-    blocked: int = 0
+    waited: int = 0
     """How often the second had to wait for the first."""
+    needless: int = 0
+    """How often it had to, though the two have no row in common."""
     orders: Counter[Order] = field(default_factory=Counter[Order])
     retries: int = 0
-    """How often a verb was tried again, because of a deadlock."""
+    """How often a verb was tried again, because of a deadlock or the like."""
     violations: list[str] = field(default_factory=list[str])
 
     def add(self, other: Cell) -> None:
         self.cases += other.cases
         self.stops += other.stops
-        self.blocked += other.blocked
+        self.waited += other.waited
+        self.needless += other.needless
         self.orders.update(other.orders)
         self.retries += other.retries
         self.violations += other.violations
@@ -119,12 +128,14 @@ class Matrix:
     async def _play(self, here: Arena, case: Case, cell: Cell) -> None:
         begin = await arranged(case.situation)
         expected = await orders(case.situation, case.first, case.second)
+        apart = case.are_apart(begin)
         cell.cases += 1
         for place in range(await self._places(here, case, begin)):
             cell.stops += 1
             before = here.retries.count
             outcome, waited = await _interleave(here, case, begin, place)
-            cell.blocked += waited
+            cell.waited += waited
+            cell.needless += waited and apart
             cell.retries += here.retries.count - before
             order = expected.which(outcome, undisturbed=place == 0)
             if order is not None:

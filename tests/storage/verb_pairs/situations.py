@@ -44,6 +44,8 @@ class Act:
     do: Callable[[Actor], Awaitable[Any]]
     touches: Callable[[MemoryStore], frozenset[str]]
     """The instances whose rows it may lock, in this state: a claim meanwhile may pass over them."""
+    worker: WorkerId | None = None
+    """The worker whose row it may lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,7 @@ def start(worker: WorkerId, *names: str, commits: tuple[Commit, ...] = ()) -> Ac
         title=f"{worker} starts {', '.join(names)}",
         do=lambda actor: actor.store.write(worker, batch),
         touches=_these(*names, *(each.instance_id for each in commits)),
+        worker=worker,
     )
 
 
@@ -98,6 +101,7 @@ def claim(worker: WorkerId, *, limit: int = 10, suspects: bool = True, ids: Sequ
             worker, workflows=("order", "other"), limit=limit, suspects=suspects, ids=chosen
         ),
         touches=_unowned,
+        worker=worker,
     )
 
 
@@ -109,6 +113,7 @@ def write(verb: str, worker: WorkerId, *commits: Commit) -> Act:
         title=f"{worker} writes {', '.join(_words(each) for each in commits)}",
         do=lambda actor: actor.store.write(worker, Batch(commits=commits)),
         touches=_these(*names, *children),
+        worker=worker,
     )
 
 
@@ -177,12 +182,17 @@ def renew(worker: WorkerId) -> Act:
         title=f"{worker} renews",
         do=lambda actor: actor.line.renew(worker, lease_us=LEASE_US),
         touches=_these(),
+        worker=worker,
     )
 
 
 def reap(worker: WorkerId) -> Act:
     return Act(
-        verb="reap", title=f"reap({worker})", do=lambda actor: actor.store.reap(worker), touches=_held_by(worker)
+        verb="reap",
+        title=f"reap({worker})",
+        do=lambda actor: actor.store.reap(worker),
+        touches=_held_by(worker),
+        worker=worker,
     )
 
 
@@ -192,6 +202,7 @@ def release(worker: WorkerId) -> Act:
         title=f"{worker} retires",
         do=lambda actor: actor.store.retire(worker),
         touches=_held_by(worker),
+        worker=worker,
     )
 
 
@@ -201,6 +212,7 @@ def settle(worker: WorkerId, *commits: Commit) -> Act:
         title=f"{worker} settles {', '.join(_words(each) for each in commits)}",
         do=lambda actor: actor.store.settle(worker, Batch(commits=commits)),
         touches=_these(),
+        worker=worker,
     )
 
 
