@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from edda.core.history import HistoryEvent
@@ -143,6 +143,11 @@ def _load(model: MemoryStore) -> Verb[None]:
 
 
 def _columns(row: InstanceRow, seen_wakes: int) -> tuple[Any, ...]:
-    known: dict[str, Any] = {"bytes": row.blob, "seen_wakes": seen_wakes, "claim_key": 0}
-    stored = replace(row, status=row.status.value, detached=int(row.detached))
-    return tuple(known[name] if name in known else getattr(stored, name) for name in NEW_INSTANCE_COLUMNS)
+    changed: dict[str, Any] = {
+        "status": row.status.value,
+        "bytes": row.blob,
+        "detached": int(row.detached),
+        "seen_wakes": seen_wakes,
+        "claim_key": 0,
+    }
+    return tuple(changed[name] if name in changed else getattr(row, name) for name in NEW_INSTANCE_COLUMNS)
