@@ -24,8 +24,8 @@ async def test_two_verbs_are_as_one_after_the_other(first: str, server_url: str)
     assert not sum_.violations, "\n\n".join(sum_.violations[:5])
     assert {second for _, second in matrix.table} == set(VERBS)
     assert sum_.stops >= 2 * sum_.cases
-    # InnoDB also locks the entry behind those that a claim looked at.
-    assert sum_.needless == 0 or (first == "claim" and server_url.startswith("mysql"))
+    # InnoDB also locks entries beside those looked at, and which there are depends on what it has purged.
+    assert sum_.needless == 0 or server_url.startswith("mysql")
 
 
 @pytest.mark.parametrize("title", MUTANTS)
