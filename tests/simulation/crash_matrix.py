@@ -14,19 +14,17 @@ import asyncio
 import gc
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
 import edda
-from edda.core.history import InstanceId, Kind
-from edda.core.lifecycle import ENDED, SET_ASIDE, Status
-from edda.engine.codec import Stored
-from edda.engine.plans import plan_of
+from edda.core.history import InstanceId
+from edda.core.lifecycle import Status
 from tests.simulation.canonical import CANONICAL, Canonical
 from tests.simulation.faults import CRASHES, Fault, Plan
+from tests.simulation.outcome import problems_of
 from tests.simulation.world import Scenario, Start, World
 
 BOUNDARIES: Final = frozenset(
@@ -122,34 +120,8 @@ class CanonicalWorld(World):
 
     def check_outcome(self) -> None:
         """Compare with the one outcome that the workflow may have."""
-        canonical, rows = self._canonical, self.store.rows
-        row = rows[InstanceId(INSTANCE)]
-        violate = self.records.violate
-        if row.status is not canonical.status:
-            violate("outcome", f"{row.status}, not {canonical.status} ({row.error})")
-            return
-        if row.status is Status.COMPLETED:
-            result = plan_of(canonical.workflow).signature.result.decode(Stored(row.output, row.blob))
-            if result != canonical.result:
-                violate("outcome", f"result {result!r}, not {canonical.result!r}")
-        elif canonical.error and canonical.error not in (row.error or ""):
-            violate("outcome", f"error {row.error}, not {canonical.error}")
-        executed = tuple(
-            event.call_id for event in self.store.history[row.id] if event.kind == Kind.COMPENSATION_EXECUTED
-        )
-        if executed != canonical.undone:
-            violate("outcome", f"undone {executed}, not {canonical.undone}")
-        expected = Counter(
-            (INSTANCE + suffix, call_id) for suffix, calls in canonical.effects.items() for call_id in calls
-        )
-        if Counter(effect[1:3] for effect in self.store.effects) != expected:
-            violate("outcome", f"rows {self.store.effects}, not {dict(expected)}")
-        if len(self.store.outbox) != canonical.messages:
-            violate("outcome", f"{len(self.store.outbox)} messages, not {canonical.messages}")
-        if len(rows) != 1 + canonical.children:
-            violate("outcome", f"{len(rows) - 1} children, not {canonical.children}")
-        if any(other.status not in ENDED | SET_ASIDE for other in rows.values()):
-            violate("outcome", "a child goes on for ever")
+        for problem in problems_of(self._canonical, INSTANCE, self.store):
+            self.records.violate("outcome", problem)
 
 
 def play_canonical(
