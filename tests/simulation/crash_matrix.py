@@ -4,7 +4,8 @@ A boundary is any transaction that changes the database for a worker: commits, c
 crashes are tried, then all ordered pairs: the second crash is counted in the run that the first one changed. After a
 crash the process comes back a moment later. The outcome must always be the canonical one, and no invariant broken.
 
-`python -m tests.simulation.crash_matrix [--pairs 400] [--only canon_saga]`
+`python -m tests.simulation.crash_matrix [--pairs 400] [--only canon_saga]`; with `--database postgresql` all single
+crashes happen on a real database (see `real.matrix`).
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from typing import Any, Final
 import edda
 from edda.core.history import InstanceId
 from edda.core.lifecycle import Status
+from tests.databases import KINDS
 from tests.simulation.canonical import CANONICAL, Canonical
 from tests.simulation.faults import CRASHES, Fault, Plan
 from tests.simulation.outcome import problems_of
+from tests.simulation.real.matrix import run_real_matrix
 from tests.simulation.world import Scenario, Start, World
 
 BOUNDARIES: Final = frozenset(
@@ -197,9 +200,12 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, help="at most so many pairs of each workflow")
     parser.add_argument("--only", help="one workflow")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--database", choices=KINDS, help="single crashes on a real database instead of the model")
     parser.add_argument("--crashes", nargs="*", default=None, help="trace one cell: 3:before 7:after")
     options = parser.parse_args()
     chosen = [each for each in CANONICAL if options.only in (None, each.workflow.name)]
+    if options.database is not None:
+        return _main_real(options.database, chosen)
     if options.crashes is not None:
         crashes = [
             (int(number), Fault.CRASH_BEFORE if when == "before" else Fault.CRASH_AFTER)
@@ -218,6 +224,14 @@ def main() -> int:
     for failure in matrix.failures[:20]:
         print(f"    {failure}")
     return 1 if matrix.failures else 0
+
+
+def _main_real(kind: str, chosen: Sequence[Canonical]) -> int:
+    report = run_real_matrix(kind, chosen)
+    print(report.table())
+    for failure in report.failures[:40]:
+        print(f"    {failure}")
+    return 1 if report.failures else 0
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What a canonical workflow has come to, compared with the one outcome that it may have; on the model and on databases."""
+"""What a canonical workflow has come to, compared with the one outcome that it may have."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from edda.core.history import HistoryEvent, InstanceId, Kind
 from edda.core.lifecycle import ENDED, SET_ASIDE, Status
@@ -13,7 +13,7 @@ from edda.engine.plans import plan_of
 from edda.storage.port import InstanceRow
 from tests.simulation.canonical import Canonical
 
-CRASHES_OF_POISON = 3
+CRASHES_OF_POISON: Final = 3
 
 
 class Dump(Protocol):
