@@ -44,6 +44,16 @@ def _kill(database: str, *more: str, minutes: float) -> Run:
     )
 
 
+def _crash_matrix(database: str) -> Run:
+    return Run(
+        name=f"crash-matrix-{database}",
+        about="a process dies at every commit boundary of the canonical workflows, before it and after it",
+        module="tests.simulation.crash_matrix",
+        arguments=("--database", database),
+        minutes=1,
+    )
+
+
 RUNS: Final = (
     Run(
         name="body-loop",
@@ -59,6 +69,9 @@ RUNS: Final = (
         arguments=("--schedules", "200000"),
         minutes=55,
     ),
+    _crash_matrix("sqlite"),
+    _crash_matrix("postgresql"),
+    _crash_matrix("mysql"),
     _kill("postgresql", minutes=8),
     _kill("mysql", minutes=8),
     _kill("sqlite", minutes=8),
