@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from edda.core.lifecycle import Status
-from edda.exceptions import EddaError, NotCancellableError, NotRepairableError, StorageError
-from edda.storage.port import InstanceRow
+from edda.exceptions import EddaError, NotCancellableError
+from edda.storage.port import InstanceRow, UnknownOutcome
 from edda.workflow import WorkflowHandle
 from tests.simulation.outcome import CRASHES_OF_POISON
 from tests.simulation.real.board import Board, Cell
@@ -27,6 +27,8 @@ QUIET_SECONDS: Final = 20.0
 """After the last death and repair everything must end within this. What waits longest is a timer of 1.2 s."""
 CALL_SECONDS_MAX: Final = 10.0
 LOOK_SECONDS: Final = 2
+NO_ANSWER: Final = (EddaError, UnknownOutcome, TimeoutError)
+"""What a person hears whose process died: ask another."""
 
 
 class Fleet:
@@ -131,7 +133,7 @@ class Fleet:
                     handle: WorkflowHandle[Any] = await process.app.start(start)
                 assert handle == cell.id
                 return
-            except (EddaError, TimeoutError):
+            except NO_ANSWER:
                 await asyncio.sleep(0.02)
 
     async def _cancel(self, cell: Cell) -> None:
@@ -148,7 +150,7 @@ class Fleet:
                     due = any(each.activity_id == cell.canonical.cancel_after for each in history)
             except NotCancellableError:
                 return
-            except (EddaError, TimeoutError):
+            except NO_ANSWER:
                 due = False
             if not due:
                 await asyncio.sleep(0.02)
@@ -160,7 +162,7 @@ class Fleet:
             return False
         process = await self._serving()
         # It may have been asked already, by one who died of it; or this one dies, and it is asked again.
-        with contextlib.suppress(NotRepairableError, StorageError):
+        with contextlib.suppress(*NO_ANSWER):
             await process.app.retry(row.id)
             cell.repairs[row.id] += 1
         self._disturbed_at = time.monotonic()
