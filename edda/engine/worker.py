@@ -457,7 +457,10 @@ class Worker:
 
     async def _reap_absentees(self) -> None:
         try:
-            for absent in await self._store.absentees(WorkerId(self.id)):
+            absentees = list(await self._store.absentees(WorkerId(self.id)))
+            # When many died at once, the living must share them out: in one order they would all wait at the first.
+            self.environment.random.shuffle(absentees)
+            for absent in absentees:
                 reaped = await self._store.reap(absent)
                 if reaped is not None and (reaped.freed or reaped.quarantined):
                     log.warning(

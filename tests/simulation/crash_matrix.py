@@ -4,7 +4,8 @@ A boundary is any transaction that changes the database for a worker: commits, c
 crashes are tried, then all ordered pairs: the second crash is counted in the run that the first one changed. After a
 crash the process comes back a moment later. The outcome must always be the canonical one, and no invariant broken.
 
-`python -m tests.simulation.crash_matrix [--pairs 400] [--only canon_saga]`
+`python -m tests.simulation.crash_matrix [--pairs 400] [--only canon_saga]`; with `--database postgresql` all single
+crashes happen on a real database (see `real.matrix`).
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ import asyncio
 import gc
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
 import edda
-from edda.core.history import InstanceId, Kind
-from edda.core.lifecycle import ENDED, SET_ASIDE, Status
-from edda.engine.codec import Stored
-from edda.engine.plans import plan_of
+from edda.core.history import InstanceId
+from edda.core.lifecycle import Status
+from tests.databases import KINDS
 from tests.simulation.canonical import CANONICAL, Canonical
 from tests.simulation.faults import CRASHES, Fault, Plan
+from tests.simulation.outcome import problems_of
+from tests.simulation.real.matrix import run_real_matrix
 from tests.simulation.world import Scenario, Start, World
 
 BOUNDARIES: Final = frozenset(
@@ -122,34 +123,8 @@ class CanonicalWorld(World):
 
     def check_outcome(self) -> None:
         """Compare with the one outcome that the workflow may have."""
-        canonical, rows = self._canonical, self.store.rows
-        row = rows[InstanceId(INSTANCE)]
-        violate = self.records.violate
-        if row.status is not canonical.status:
-            violate("outcome", f"{row.status}, not {canonical.status} ({row.error})")
-            return
-        if row.status is Status.COMPLETED:
-            result = plan_of(canonical.workflow).signature.result.decode(Stored(row.output, row.blob))
-            if result != canonical.result:
-                violate("outcome", f"result {result!r}, not {canonical.result!r}")
-        elif canonical.error and canonical.error not in (row.error or ""):
-            violate("outcome", f"error {row.error}, not {canonical.error}")
-        executed = tuple(
-            event.call_id for event in self.store.history[row.id] if event.kind == Kind.COMPENSATION_EXECUTED
-        )
-        if executed != canonical.undone:
-            violate("outcome", f"undone {executed}, not {canonical.undone}")
-        expected = Counter(
-            (INSTANCE + suffix, call_id) for suffix, calls in canonical.effects.items() for call_id in calls
-        )
-        if Counter(effect[1:3] for effect in self.store.effects) != expected:
-            violate("outcome", f"rows {self.store.effects}, not {dict(expected)}")
-        if len(self.store.outbox) != canonical.messages:
-            violate("outcome", f"{len(self.store.outbox)} messages, not {canonical.messages}")
-        if len(rows) != 1 + canonical.children:
-            violate("outcome", f"{len(rows) - 1} children, not {canonical.children}")
-        if any(other.status not in ENDED | SET_ASIDE for other in rows.values()):
-            violate("outcome", "a child goes on for ever")
+        for problem in problems_of(self._canonical, INSTANCE, self.store):
+            self.records.violate("outcome", problem)
 
 
 def play_canonical(
@@ -225,9 +200,12 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, help="at most so many pairs of each workflow")
     parser.add_argument("--only", help="one workflow")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--database", choices=KINDS, help="single crashes on a real database instead of the model")
     parser.add_argument("--crashes", nargs="*", default=None, help="trace one cell: 3:before 7:after")
     options = parser.parse_args()
     chosen = [each for each in CANONICAL if options.only in (None, each.workflow.name)]
+    if options.database is not None:
+        return _main_real(options.database, chosen)
     if options.crashes is not None:
         crashes = [
             (int(number), Fault.CRASH_BEFORE if when == "before" else Fault.CRASH_AFTER)
@@ -246,6 +224,14 @@ def main() -> int:
     for failure in matrix.failures[:20]:
         print(f"    {failure}")
     return 1 if matrix.failures else 0
+
+
+def _main_real(kind: str, chosen: Sequence[Canonical]) -> int:
+    report = run_real_matrix(kind, chosen)
+    print(report.table())
+    for failure in report.failures[:40]:
+        print(f"    {failure}")
+    return 1 if report.failures else 0
 
 
 if __name__ == "__main__":

@@ -54,6 +54,16 @@ def _pairs(database: str, *, minutes: float) -> Run:
     )
 
 
+def _crash_matrix(database: str) -> Run:
+    return Run(
+        name=f"crash-matrix-{database}",
+        about="a process dies at every commit boundary of the canonical workflows, before it and after it",
+        module="tests.simulation.crash_matrix",
+        arguments=("--database", database),
+        minutes=1,
+    )
+
+
 RUNS: Final = (
     Run(
         name="body-loop",
@@ -71,6 +81,9 @@ RUNS: Final = (
     ),
     _pairs("postgresql", minutes=2),
     _pairs("mysql", minutes=3),
+    _crash_matrix("sqlite"),
+    _crash_matrix("postgresql"),
+    _crash_matrix("mysql"),
     _kill("postgresql", minutes=8),
     _kill("mysql", minutes=8),
     _kill("sqlite", minutes=8),

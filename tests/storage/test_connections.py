@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import subprocess
 import sys
@@ -247,6 +248,31 @@ async def test_a_caller_that_loses_patience_breaks_nothing(world: World) -> None
         assert (await world.row("a")).id == "a"
     history = await world.history("a")
     assert history == sorted(set(history))
+
+
+async def test_a_reaper_that_nobody_waits_for_any_more_fails_silently(server: World) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def fail(verb: str, _: Any) -> None:
+        if verb == "reap":
+            begun.set()
+            await go_on.wait()
+            raise StorageError("the database is gone")
+
+    server.store.on_statement = fail
+    reaping = asyncio.ensure_future(server.store.reap(W2))
+    await begun.wait()
+    reaping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reaping
+    del reaping
+    go_on.set()
+    await lane(server, "reaper").close()  # when that is over, the failure is, too
+    await asyncio.sleep(0)
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_closed_store_says_so(sql_store: SqlStore) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from edda.core.history import WorkerId
 from edda.exceptions import StorageError
@@ -144,6 +144,7 @@ class ServerDatabase:
         """It waits for what the dead worker was writing; what does not end by itself, ends by a kill."""
         reaper = self.runner("reaper")
         task = asyncio.ensure_future(reaper.run("reap", make))
+        task.add_done_callback(_retrieve)
         while True:
             await asyncio.wait({task}, timeout=REAP_PATIENCE_SECONDS)
             if task.done():
@@ -155,3 +156,9 @@ class ServerDatabase:
 
     def lease_line(self) -> LeaseLine:
         return ServerLeaseLine(self)
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Whoever asked may have been cancelled meanwhile: then nobody else looks at its error."""
+    if not task.cancelled():
+        task.exception()
