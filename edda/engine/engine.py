@@ -7,11 +7,12 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from edda.core.commit import Creation, End, NewInstance
 from edda.core.history import InstanceId, WorkerId
+from edda.core.lifecycle import CANCELLABLE, REPAIRABLE, Status
 from edda.core.retry import RetryPolicy
 from edda.engine.attempts import Attempts
 from edda.engine.driver import Driver
@@ -20,10 +21,13 @@ from edda.engine.heartbeat import Lease
 from edda.engine.hook_queue import HookQueue
 from edda.engine.results import Ending, Results
 from edda.engine.worker import Bounds, Legacy, Worker
-from edda.storage.port import InstanceRow, Store
+from edda.storage.port import InstanceRow, Store, UnknownOutcome
 from edda.workflow import App, Workflow
 
 log = logging.getLogger("edda.engine")
+
+ASK_AGAIN_SECONDS = 0.05
+"""After the answer to a verb was lost."""
 
 REGISTRATION_SECONDS = 2.0
 """How long `begin` waits for a place as a worker; after that the app is a client until it gets one (SQLite)."""
@@ -169,14 +173,30 @@ class Engine:
         return self.worker is not None and instance_id in self.worker.drivers
 
     async def cancel(self, instance_id: InstanceId, *, by: str) -> InstanceRow | None:
-        row = await self.store.cancel(instance_id, by=by)
-        self._poke(instance_id)
-        return row
+        """The row as it was before."""
+        return await self._ask(instance_id, lambda: self.store.cancel(instance_id, by=by), CANCELLABLE)
 
     async def retry(self, instance_id: InstanceId) -> InstanceRow | None:
-        row = await self.store.retry(instance_id)
-        self._poke(instance_id)
-        return row
+        """The row as it was before."""
+        return await self._ask(instance_id, lambda: self.store.retry(instance_id), REPAIRABLE)
+
+    async def _ask(
+        self, instance_id: InstanceId, verb: Callable[[], Awaitable[InstanceRow | None]], accepted: frozenset[Status]
+    ) -> InstanceRow | None:
+        """Ask until there is an answer. If one was lost and the instance has moved on, that was our doing."""
+        unheard: InstanceRow | None = None
+        while True:
+            before = await self.store.instance(instance_id)
+            try:
+                row = await verb()
+            except UnknownOutcome as error:
+                log.warning("no answer about %s, asking again: %s", instance_id, error)
+                unheard = unheard or before
+                await asyncio.sleep(self.environment.jitter(ASK_AGAIN_SECONDS))
+            else:
+                self._poke(instance_id)
+                happened = unheard is not None and row is not None and row.status not in accepted
+                return unheard if happened else row
 
     def _poke(self, instance_id: InstanceId) -> None:
         if self.worker is not None:

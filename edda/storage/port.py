@@ -243,7 +243,7 @@ class Store(Protocol):
         """Make a `REPAIRABLE` instance claimable now, `crashes` 0. Returns the row as it was before.
 
         `compensation_failed` becomes `compensating`, and a `RetryRequested` row is appended to history; the set-aside
-        ones become `running`, or `compensating` where history says that undoing had begun.
+        ones become `running`, or `compensating` where history says that undoing had begun. May raise `UnknownOutcome`.
         """
         ...
 

@@ -367,7 +367,7 @@ class World:
             undoing = any(event.kind == Kind.COMPENSATION_STARTED for event in history)
             if row.cancel_requested_at_us is None and row.status not in ENDED and not undoing:
                 self.records.violate("I37", f"cancel of {instance_id} was refused for no reason")
-        except (EddaError, UnknownOutcome):
+        except EddaError:
             self.note(node, f"cancel of {instance_id}: no answer")
         else:
             self._cancelled[instance_id] = "done"
@@ -377,7 +377,7 @@ class World:
     async def _repair_at(self, node: Node, instance_id: str) -> None:
         try:
             await node.app.retry(instance_id)
-        except (EddaError, UnknownOutcome):
+        except EddaError:
             self.note(node, f"retry of {instance_id}: no answer")
         else:
             self._repairs[instance_id] += 1
