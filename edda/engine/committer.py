@@ -133,10 +133,11 @@ class Committer:
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         room = BATCH_BYTES_MAX
-        while self._queue and room > 0 and len(batch) < BATCH_COMMITS_MAX:
-            waiting = self._queue.popleft()
-            batch.append(waiting)
-            room -= _payload_bytes(waiting)
+        while self._queue and len(batch) < BATCH_COMMITS_MAX:
+            room -= _payload_bytes(self._queue[0])
+            if room < 0 and batch:
+                break
+            batch.append(self._queue.popleft())
         return batch
 
     async def _deliver(self, waiting: list[_Waiting]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
-from edda.core.commit import Batch, BatchOutcome, Commit, Creation, NewInstance, Park, Verdict
+from edda.core.commit import Batch, BatchOutcome, Commit, Creation, NewInstance, OutboxMessage, Park, Verdict
 from edda.core.history import HistoryEvent, InstanceId, Kind, WorkerId
 from edda.core.lifecycle import Status
 from edda.engine import committer as module
@@ -126,6 +126,14 @@ def commit(name: str, seq: int = 1, *, input: str = "", output: str = "", blob: 
     return Commit(instance_id=InstanceId(name), claim=1, records=(record,))
 
 
+def posting(name: str, *, data: str | None = None, blob: bytes | None = None) -> Commit:
+    message = OutboxMessage(
+        id=name, instance_id=InstanceId(name), seq=1, ordinal=0, type="t", source="s", data=data, blob=blob,
+        content_type="", at_us=0,
+    )  # fmt: skip
+    return Commit(instance_id=InstanceId(name), claim=1, outbox=(message,))
+
+
 def many(count: int) -> list[Commit]:
     return [commit(f"i{number}") for number in range(count)]
 
@@ -183,6 +191,36 @@ async def test_a_batch_holds_a_bounded_number_of_commits() -> None:
             await quiet()
             assert [len(batch) for batch in desk.sent] == [3, 3, 1]
             assert len(desk.told) == 7
+
+
+PAYLOADS: dict[str, Callable[[str, int], Commit]] = {
+    "input": lambda name, size: commit(name, input="x" * size),
+    "output": lambda name, size: commit(name, output="x" * size),
+    "blob": lambda name, size: commit(name, blob=b"x" * size),
+    "outbox data": lambda name, size: posting(name, data="x" * size),
+    "outbox blob": lambda name, size: posting(name, blob=b"x" * size),
+}
+
+
+@pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS)
+@in_virtual_time
+async def test_a_batch_holds_a_bounded_number_of_bytes(payload: Callable[[str, int], Commit]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BATCH_BYTES_MAX", 100)
+        async with a_desk() as desk:
+            desk.submit(*(payload(f"i{number}", 40) for number in range(5)))
+            await quiet()
+            assert desk.sent == [["i0", "i1"], ["i2", "i3"], ["i4"]]
+
+
+@in_virtual_time
+async def test_a_commit_larger_than_a_batch_goes_alone() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BATCH_BYTES_MAX", 100)
+        async with a_desk() as desk:
+            desk.submit(commit("small"), commit("large", output="x" * 500), commit("other"))
+            await quiet()
+            assert desk.sent == [["small"], ["large"], ["other"]]
 
 
 @in_virtual_time
