@@ -467,6 +467,14 @@ async def test_an_abandoned_committer_fails_its_starts_and_acknowledges_nothing(
 
 
 @in_virtual_time
+async def test_a_start_after_the_end_fails_at_once() -> None:
+    async with a_desk() as desk:
+        desk.committer.abandon()
+        with pytest.raises(DatabaseUnavailableError):
+            await desk.start("a")
+
+
+@in_virtual_time
 async def test_what_is_queued_is_written_before_a_committer_finishes() -> None:
     async with a_desk() as desk:
         desk.submit(commit("a"))
@@ -474,3 +482,39 @@ async def test_what_is_queued_is_written_before_a_committer_finishes() -> None:
         desk.submit(commit("b"))
         await desk.committer.finish()
         assert desk.told == [("a", Verdict.COMMITTED), ("b", Verdict.COMMITTED)]
+
+
+@in_virtual_time
+async def test_a_defect_while_writing_ends_the_worker_and_leaves_no_starter_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with a_desk() as desk:
+        desk.store.faults.append(RuntimeError("a defect"))
+        with pytest.raises(DatabaseUnavailableError):
+            await desk.start("a")
+        await quiet()
+        assert desk.fenced == 1
+        assert "can write no more" in caplog.text
+
+
+@pytest.mark.parametrize("beside_the_next_write", [False, True])
+@in_virtual_time
+async def test_a_defect_in_an_acknowledgement_ends_the_worker_rather_than_leave_the_others_waiting(
+    beside_the_next_write: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(commit: Commit, verdict: Verdict | StorageError) -> None:
+        raise RuntimeError("a defect")
+
+    async with a_desk() as desk:
+        desk.submit(commit("first"))
+        await asyncio.sleep(WRITE_SECONDS / 2)
+        desk.committer.submit(commit("a"), broken)
+        start = desk.start("b")
+        await asyncio.sleep(WRITE_SECONDS)
+        if beside_the_next_write:
+            desk.submit(commit("c"))
+        with pytest.raises(DatabaseUnavailableError):
+            await start
+        await quiet()
+        assert desk.fenced == 1
+        assert "can write no more" in caplog.text
