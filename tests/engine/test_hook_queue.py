@@ -38,6 +38,14 @@ class Observer:
         await asyncio.sleep(0.01)
         raise ValueError("no")
 
+    async def on_timed_out_itself(self) -> None:
+        raise TimeoutError("of its own")
+
+    async def on_cancelled_itself(self) -> None:
+        other = asyncio.create_task(asyncio.sleep(1))
+        other.cancel()
+        await other
+
 
 async def quiet() -> None:
     await asyncio.sleep(60)
@@ -92,7 +100,7 @@ def test_a_hook_that_the_observer_does_not_have_is_not_called() -> None:
     assert not hooks.wants("on_nothing")
 
 
-@pytest.mark.parametrize("hook", ["on_raising", "on_raising_later"])
+@pytest.mark.parametrize("hook", ["on_raising", "on_raising_later", "on_timed_out_itself", "on_cancelled_itself"])
 @in_virtual_time
 async def test_a_hook_that_raises_changes_nothing_for_the_next(hook: str, caplog: pytest.LogCaptureFixture) -> None:
     observer = Observer()
