@@ -28,6 +28,13 @@ class CountingStore(MemoryStore):
         super().__init__(now_us)
         self.looks: list[tuple[InstanceId, ...]] = []
         self.away = False
+        self.read_seconds = 0.0
+        """Between the moment that an answer is true of and its arrival."""
+
+    async def instance(self, instance_id: InstanceId) -> InstanceRow | None:
+        row = await super().instance(instance_id)
+        await asyncio.sleep(self.read_seconds)
+        return row
 
     async def instances(self, ids: Sequence[InstanceId]) -> Mapping[InstanceId, InstanceRow]:
         self.looks.append(tuple(ids))
@@ -90,6 +97,30 @@ async def test_an_instance_that_has_ended_is_answered_at_once() -> None:
     waiter = bench.wait(A)
     await a_moment()
     assert waiter.result() == DONE
+
+
+@in_virtual_time
+async def test_an_end_that_comes_while_the_row_is_read_is_not_missed() -> None:
+    bench = Bench()
+    await bench.has(A)
+    bench.store.read_seconds = 1
+    waiter = bench.wait(A)
+    await asyncio.sleep(0.5)
+    bench.end_here(A)
+    assert await waiter == DONE
+    assert bench.store.looks == []
+
+
+@in_virtual_time
+async def test_a_shutdown_while_the_row_is_read_leaves_nobody_waiting() -> None:
+    bench = Bench()
+    await bench.has(A)
+    bench.store.read_seconds = 1
+    waiter = bench.wait(A)
+    await asyncio.sleep(0.5)
+    await bench.results.stop()
+    with pytest.raises(ShuttingDownError):
+        await waiter
 
 
 @in_virtual_time
