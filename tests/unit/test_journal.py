@@ -133,6 +133,17 @@ def test_only_the_newest_are_withdrawn_and_their_places_are_free_again() -> None
     assert [row.kind for row in journal.events] == [Kind.WORKFLOW_STARTED, Kind.EVENT_SENT]
 
 
+@given(KINDS, st.lists(st.sampled_from(Kind), min_size=1, max_size=10))
+def test_what_is_withdrawn_leaves_no_failed_attempt_and_no_patch(recorded: list[Kind], live: list[Kind]) -> None:
+    untouched, journal = Journal.of(history(recorded)), Journal.of(history(recorded))
+    delivered(journal)
+    for place, kind in enumerate(live, 1):
+        journal.append(event(len(recorded) + place, kind))
+    journal.withdraw(len(live))
+    assert journal.failures == untouched.failures
+    assert journal.patches == untouched.patches
+
+
 # -- calls and answers -----------------------------------------------------------------------------------------------
 
 
