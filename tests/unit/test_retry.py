@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from edda.core.retry import GiveUp, TryAgain, after_failure
 from edda.retry import AGGRESSIVE_RETRY, CONSERVATIVE_RETRY, DEFAULT_RETRY_POLICY, INFINITE_RETRY, RetryPolicy
 
+NAN, INFINITE = float("nan"), float("inf")
 SECONDS = st.floats(0, 10_000)
 POLICIES = st.builds(
     RetryPolicy,
@@ -100,11 +101,17 @@ def test_which_errors_are_retried(retryable: Any, non_retryable: Any, error: Bas
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"initial_interval": -1}, "intervals cannot be negative"),
-        ({"max_interval": -0.1}, "intervals cannot be negative"),
+        ({"initial_interval": -1}, "intervals"),
+        ({"initial_interval": NAN}, "intervals"),
+        ({"initial_interval": INFINITE}, "intervals"),
+        ({"max_interval": -0.1}, "intervals"),
+        ({"max_interval": NAN}, "intervals"),
         ({"backoff_coefficient": 0.99}, "backoff_coefficient"),
+        ({"backoff_coefficient": NAN}, "backoff_coefficient"),
+        ({"backoff_coefficient": INFINITE}, "backoff_coefficient"),
         ({"max_attempts": 0}, "max_attempts"),
         ({"max_duration": -1}, "max_duration"),
+        ({"max_duration": NAN}, "max_duration"),
     ],
 )
 def test_a_policy_without_sense_is_refused_when_it_is_made(fields: dict[str, Any], message: str) -> None:
@@ -129,6 +136,12 @@ def test_a_delay_lies_between_the_first_and_the_longest(policy: RetryPolicy, att
 @given(POLICIES, ATTEMPTS)
 def test_delays_never_become_shorter(policy: RetryPolicy, attempt: int) -> None:
     assert policy.calculate_delay(attempt) <= policy.calculate_delay(attempt + 1)
+
+
+@given(POLICIES, ATTEMPTS)
+def test_without_a_first_delay_there_is_none_later(policy: RetryPolicy, attempt: int) -> None:
+    policy.initial_interval = 0
+    assert policy.calculate_delay(attempt) == 0
 
 
 @given(POLICIES, ATTEMPTS, st.integers(0, 10**12))
