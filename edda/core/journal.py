@@ -69,6 +69,15 @@ class Journal:
         elif event.kind == Kind.PATCHED:
             self.patches.add(event.call_id)
 
+    def _unindex(self, event: HistoryEvent) -> None:
+        if event.kind == Kind.ACTIVITY_ATTEMPT_FAILED:
+            left = self.failures[event.call_id]
+            left.remove(event)
+            if not left:
+                del self.failures[event.call_id]
+        elif event.kind == Kind.PATCHED:
+            self.patches.discard(event.call_id)
+
     @property
     def next_seq(self) -> int:
         return len(self.events) + 1
@@ -111,6 +120,8 @@ class Journal:
         taken = self.events[len(self.events) - count :]
         del self.events[len(self.events) - count :]
         self.position = len(self.events)
+        for event in taken:
+            self._unindex(event)
         return taken
 
 

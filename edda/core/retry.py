@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,14 +26,14 @@ class RetryPolicy:
     non_retryable_error_types: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.initial_interval < 0 or self.max_interval < 0:
-            raise ValueError(f"intervals cannot be negative: {self}")
-        if self.backoff_coefficient < 1:
-            raise ValueError(f"backoff_coefficient must be at least 1: {self}")
+        if not (0 <= self.initial_interval < math.inf and self.max_interval >= 0):
+            raise ValueError(f"intervals must be numbers of seconds, 0 or more: {self}")
+        if not 1 <= self.backoff_coefficient < math.inf:
+            raise ValueError(f"backoff_coefficient must be a number, 1 or more: {self}")
         if self.max_attempts is not None and self.max_attempts < 1:
             raise ValueError(f"max_attempts must be at least 1, or None for no limit: {self}")
-        if self.max_duration is not None and self.max_duration < 0:
-            raise ValueError(f"max_duration cannot be negative: {self}")
+        if self.max_duration is not None and not self.max_duration >= 0:
+            raise ValueError(f"max_duration must be a number of seconds, 0 or more: {self}")
 
     def is_retryable(self, error: BaseException) -> bool:
         """Whether this kind of error may be tried again (`TerminalError` is decided by the caller)."""
@@ -45,7 +46,7 @@ class RetryPolicy:
         try:
             return min(self.initial_interval * self.backoff_coefficient ** (attempt - 1), self.max_interval)
         except OverflowError:
-            return self.max_interval
+            return self.max_interval if self.initial_interval else 0.0
 
 
 DEFAULT_RETRY_POLICY: Final = RetryPolicy()

@@ -30,6 +30,8 @@ BATCH_BYTES_MAX = 8_000_000
 RETRY_SECONDS_MAX = 5.0
 """Between attempts to reach a database that is away."""
 
+_TOO_LATE = "This worker was declared dead; start again."
+
 Ack = Callable[[Commit, Verdict | StorageError], None]
 
 
@@ -77,8 +79,11 @@ class Committer:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.critical("a defect in edda: worker %s can write no more", self._worker, exc_info=error)
-            self._on_fenced()
+            self._broke_down(error)
+
+    def _broke_down(self, error: BaseException) -> None:
+        log.critical("a defect in edda: worker %s can write no more", self._worker, exc_info=error)
+        self._on_fenced()
 
     async def finish(self) -> None:
         """Write what is queued, then stop."""
@@ -94,7 +99,7 @@ class Committer:
             self._task.cancel()
         for waiting in self._queue:
             if waiting.started is not None and not waiting.started.done():
-                waiting.started.set_exception(DatabaseUnavailableError("This worker was declared dead; start again."))
+                waiting.started.set_exception(DatabaseUnavailableError(_TOO_LATE))
         self._queue.clear()
 
     def submit(self, commit: Commit, ack: Ack) -> None:
@@ -110,6 +115,8 @@ class Committer:
 
         Then an instance that "was there already", with this worker as its owner, is the one that it made itself.
         """
+        if self._stopping:
+            raise DatabaseUnavailableError(_TOO_LATE)
         waiting = _Waiting(None, new, None, asyncio.get_running_loop().create_future())
         assert waiting.started is not None
         self._queue.append(waiting)
@@ -123,7 +130,7 @@ class Committer:
                 batch = self._next_batch()
                 try:
                     await self._deliver(batch)
-                except asyncio.CancelledError:
+                except BaseException:  # abandoned, or a defect
                     self._fail_starts(batch)
                     raise
             self._wake.clear()
@@ -133,10 +140,11 @@ class Committer:
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         room = BATCH_BYTES_MAX
-        while self._queue and room > 0 and len(batch) < BATCH_COMMITS_MAX:
-            waiting = self._queue.popleft()
-            batch.append(waiting)
-            room -= _payload_bytes(waiting)
+        while self._queue and len(batch) < BATCH_COMMITS_MAX:
+            room -= _payload_bytes(self._queue[0])
+            if room < 0 and batch:
+                break
+            batch.append(self._queue.popleft())
         return batch
 
     async def _deliver(self, waiting: list[_Waiting]) -> None:
@@ -161,9 +169,17 @@ class Committer:
         else:
             self.batches += 1
             if self._queue:  # first send the next batch, then work on this one while the database writes
-                asyncio.get_running_loop().call_soon(self._acknowledge, waiting, outcome)
+                asyncio.get_running_loop().call_soon(self._acknowledge_beside, waiting, outcome)
             else:
                 self._acknowledge(waiting, outcome)
+
+    def _acknowledge_beside(self, waiting: list[_Waiting], outcome: BatchOutcome) -> None:
+        """As a callback of the loop. A defect ends the worker here too: else the rest of the batch waits for ever."""
+        try:
+            self._acknowledge(waiting, outcome)
+        except Exception as error:
+            self._fail_starts(waiting)
+            self._broke_down(error)
 
     async def _acknowledge_found(self, waiting: list[_Waiting]) -> list[_Waiting]:
         """After a COMMIT without an answer: acknowledge what is there, return what is not.
@@ -208,7 +224,7 @@ class Committer:
     def _fail_starts(self, waiting: list[_Waiting]) -> None:
         for one in waiting:
             if one.started is not None and not one.started.done():
-                one.started.set_exception(DatabaseUnavailableError("This worker was declared dead; start again."))
+                one.started.set_exception(DatabaseUnavailableError(_TOO_LATE))
 
     async def _write(self, batch: Batch) -> BatchOutcome:
         """Write as soon as the database can be reached. Raises `UnknownOutcome` when the answer is lost."""

@@ -55,12 +55,22 @@ class HookQueue:
     async def _run(self) -> None:
         while self._queue:
             method, args, kwargs = self._queue.popleft()
+            clock = asyncio.timeout(HOOK_SECONDS_MAX)
             try:
-                async with asyncio.timeout(HOOK_SECONDS_MAX):
+                async with clock:
                     answer = method(*args, **kwargs)
                     if inspect.isawaitable(answer):
                         await answer
-            except TimeoutError:
-                log.warning("hook %s took longer than %s seconds and was given up", method, HOOK_SECONDS_MAX)
-            except Exception:
-                log.exception("hook %s raised", method)
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                    raise
+                if isinstance(error, TimeoutError) and clock.expired():
+                    log.warning("hook %s took longer than %s seconds and was given up", method, HOOK_SECONDS_MAX)
+                else:
+                    log.exception("hook %s raised", method)
+
+
+def _is_being_cancelled() -> bool:
+    """Whether it is us who are cancelled, and not something that the hook waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
