@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edda.core.history import HistoryEvent, InstanceId, Kind
 from edda.core.retry import GiveUp, RetryPolicy, TryAgain
 from edda.engine.hook_queue import HookQueue
+from edda.engine.plans import Code
 from edda.engine.step import Step, exhausted_error
 from edda.engine.steps import SETTLE_SECONDS, Steps
 from edda.exceptions import TerminalError
@@ -60,12 +61,12 @@ class Bench:
         return list(self.attempts.begun)
 
 
-def a_step(call_id: str, policy: RetryPolicy | None = None, **fields: Any) -> Step:
+def a_step(call_id: str, policy: RetryPolicy | None = None, *, timeout: float | None = None, **fields: Any) -> Step:
+    code = Code("a", print, is_async=True, takes_context=False, timeout=timeout)
     everything: dict[str, Any] = {
-        "name": "a", "function": print, "is_async": True, "takes_context": False, "args": (), "kwargs": {},
-        "timeout": None, "policy": policy or RetryPolicy(), "interruptible": True, "crashes": 0,
+        "args": (), "kwargs": {}, "policy": policy or RetryPolicy(), "interruptible": True, "crashes": 0,
     }  # fmt: skip
-    return Step(call_id=call_id, **{**everything, **fields})
+    return Step(call_id, code, **{**everything, **fields})
 
 
 def fate(step: Step) -> str:
