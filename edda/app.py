@@ -320,9 +320,10 @@ class EddaApp:
 
     async def reason_of(self, instance_id: str) -> str:
         row = await self._row(instance_id)
-        if row.reason or row.error is None or row.status in ENDED:
+        if row.reason or row.error is None:
             return row.reason
-        return str(decode_error(row.error))
+        error = decode_error(row.error)
+        return f"{type(error).__name__}: {error}" if row.status in ENDED else str(error)
 
     async def history_of(self, instance_id: str) -> list[HistoryEntry]:
         engine = await self._ready()

@@ -30,6 +30,8 @@ __all__ = [
 class NotYetError(EddaError, NotImplementedError):
     """This part of edda is not built yet."""
 
+    retryable = False
+
 
 @dataclass(frozen=True, slots=True)
 class ReceivedEvent:

@@ -8,10 +8,14 @@ never needs its name.
 from __future__ import annotations
 
 import inspect
+from typing import ClassVar
 
 
 class EddaError(Exception):
     """Something went wrong in edda."""
+
+    retryable: ClassVar[bool] = True
+    """False for wrong use of edda: raised in an activity, it is not retried, as no attempt would go better."""
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or inspect.cleandoc(type(self).__doc__ or "").partition("\n\n")[0])
@@ -77,6 +81,8 @@ class RecordedError(EddaError):
 class NoAppError(EddaError):
     """No EddaApp is running here, or several are. Use `await app.start(workflow, ...)`, or `async with app:` first."""
 
+    retryable = False
+
 
 class ShuttingDownError(EddaError):
     """This EddaApp is shutting down: it takes no more work."""
@@ -84,6 +90,8 @@ class ShuttingDownError(EddaError):
 
 class WrongLoopError(EddaError):
     """This EddaApp was initialised in another event loop or process. Use it there, or `await app.shutdown()` first."""
+
+    retryable = False
 
 
 class ConflictError(EddaError):
@@ -126,6 +134,8 @@ class NotRepairableError(EddaError):
 class SerializationError(EddaError):
     """A value cannot be stored."""
 
+    retryable = False
+
 
 class PayloadTooLargeError(SerializationError):
     """A value is larger than the limit for one payload."""
@@ -133,6 +143,8 @@ class PayloadTooLargeError(SerializationError):
 
 class ForbiddenInBody(EddaError):
     """A workflow function did something that could not be replayed."""
+
+    retryable = False
 
     def __init__(self, *, what: str, where: str) -> None:
         super().__init__(
@@ -149,8 +161,9 @@ class NondeterminismError(EddaError):
     def __init__(self, *, instance_id: str, seq: int, recorded: str, found: str) -> None:
         super().__init__(
             f"Workflow instance '{instance_id}' does not replay: its history says at {seq}: {recorded}; "
-            f"the code now has: {found}. The code was probably changed while this instance was under way: deploy code "
-            'that makes the recorded calls (branch with ctx.patched("...")), then call handle.retry().'
+            f"the code now has: {found}. The code was changed while this instance was under way, or it decides by "
+            "something that is not recorded (random, the time, a global; use ctx.random(), ctx.now() or an activity). "
+            'Deploy code that makes the recorded calls (branch with ctx.patched("...")), then call handle.retry().'
         )
         self.instance_id = instance_id
         self.seq = seq
@@ -163,6 +176,8 @@ class NondeterminismError(EddaError):
 
 class MissingExtraError(EddaError, ImportError):
     """An optional package is needed."""
+
+    retryable = False
 
     def __init__(self, *, what: str, package: str, extra: str) -> None:
         super().__init__(
@@ -185,3 +200,5 @@ class SchemaError(StorageError):
 
 class SessionUnavailableError(EddaError, RuntimeError):
     """ctx.session can only be used inside an activity written with `async def`."""
+
+    retryable = False

@@ -131,7 +131,7 @@ class WorkflowHandle(str, Generic[R]):
         return await self._runtime().status_of(self.id)
 
     async def reason(self) -> str:
-        """What it waits for, or why it was set aside, in words; empty while it runs."""
+        """What it waits for, why it was set aside or how it failed, in words; empty while it runs."""
         return await self._runtime().reason_of(self.id)
 
     async def history(self) -> list[HistoryEntry]:

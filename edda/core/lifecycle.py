@@ -32,6 +32,15 @@ ENDED: Final = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Sta
 SET_ASIDE: Final = frozenset({Status.NONDETERMINISTIC, Status.QUARANTINED})
 """Nothing will run by itself until somebody acts."""
 
+CRASHES_TO_QUARANTINE: Final = 3
+"""So many workers may die with an instance that wrote nothing meanwhile; then it is set aside."""
+
+CRASHED_TOO_OFTEN: Final = (
+    f"{CRASHES_TO_QUARANTINE} workers died one after the other while they ran it, before it had written anything new: "
+    "find out what it does to them, then call handle.retry()"
+)
+"""The reason of such an instance."""
+
 REPAIRABLE: Final = SET_ASIDE | {Status.COMPENSATION_FAILED}
 """`retry()` has something to do."""
 

@@ -11,20 +11,23 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from asyncio.events import _get_running_loop  # pyright: ignore[reportPrivateUsage]
 from collections.abc import Callable, Coroutine, Iterator
+from itertools import chain
 from types import FrameType
 from typing import Any, NoReturn
 
 from edda.exceptions import ForbiddenInBody
 
 _STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
+_BODY_LOOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "body_loop.py")
 _EDDA = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _SITE_PACKAGES = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 
 
 def forbidden(what: str) -> ForbiddenInBody:
     """The error for what is being done right now: it names the innermost line of the user on the stack."""
-    return ForbiddenInBody(what=what, where=_where(_running_frames()))
+    return ForbiddenInBody(what=what, where=_where(chain(_running_frames(), _waiting_frames())))
 
 
 def forbidden_await(what: str, coroutine: object) -> ForbiddenInBody:
@@ -49,8 +52,16 @@ def suspended_frames(awaitable: object) -> Iterator[FrameType]:
 def _running_frames() -> Iterator[FrameType]:
     frame: FrameType | None = sys._getframe(1)  # pyright: ignore[reportPrivateUsage]  # the documented way to a frame
     while frame is not None:
+        if frame.f_code.co_name == "_run_ready" and frame.f_code.co_filename == _BODY_LOOP:
+            return  # what is further out is not the body's
         yield frame
         frame = frame.f_back
+
+
+def _waiting_frames() -> Iterator[FrameType]:
+    """Where the workflow function itself stands, if it waits for the task that runs: a library's own, say."""
+    root = getattr(_get_running_loop(), "root", None)
+    return reversed(list(suspended_frames(getattr(root, "coroutine", None))))
 
 
 def _where(innermost_first: Iterator[FrameType]) -> str:

@@ -127,6 +127,12 @@ class BodyPhase:
             result = Reply(error=error)
         else:
             result = Reply(root.result())
+            if forgotten := self._body.forgotten():
+                log.error(
+                    "workflow instance %s ended without an `await` of %s: nothing of that was done",
+                    self._instance.id,
+                    ", ".join(forgotten),
+                )
         self.evict()
         return SettlingPhase(self._instance, result, cause=Status.FAILED)
 
@@ -388,7 +394,7 @@ class BodyPhase:
 
     def _wait_in_words(self) -> tuple[Status, str]:
         if self._instance.steps:
-            return Status.RUNNING, "retry of " + ", ".join(step.call_id for step in self._instance.steps)
+            return Status.RUNNING, "retry of " + ", ".join(map(str, self._instance.steps))
         if self._child_waits:
             return Status.RUNNING, "child " + ", ".join(sorted({call.target for call in self._child_waits.values()}))
         return Status.WAITING_FOR_TIMER, "timer " + ", ".join(list(self._timers) or list(self._loop.timers()))

@@ -130,6 +130,10 @@ class BodyRun:
         context.run(current_app.set, self._app)
         self.loop.start(self._workflow.function(WorkflowContext(self), *args, **kwargs), context=context)
 
+    def forgotten(self) -> list[str]:
+        """Ids of the calls that were made and never awaited: nothing was done for them."""
+        return [call.id for call in self.calls.values() if not call.asked]
+
     def evict(self) -> None:
         """Unload the body, and cut what refers to each other: the garbage collector should find nothing to do."""
         self.loop.evict()
@@ -208,7 +212,9 @@ class BodyRun:
         call.input = text
         call.args = args
         call.kwargs = kwargs
-        return self._answer(call)
+        answer: Any = self._answer(call)
+        answer.__qualname__ = call.name  # what Python says was never awaited, if so it is
+        return answer  # type: ignore[no-any-return]
 
     def timer(self, prefix: str, *, due_us: int, timer_id: str | None) -> Coroutine[Any, Any, None]:
         call = self._make(CallKind.TIMER, prefix, timer_id)

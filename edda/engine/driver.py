@@ -24,7 +24,7 @@ from edda.core.lifecycle import Status
 from edda.core.saga import undoing
 from edda.engine.attempts import Outcome
 from edda.engine.body_phase import BodyPhase
-from edda.engine.codec import encode_error
+from edda.engine.codec import decode_error, encode_error
 from edda.engine.draft import News
 from edda.engine.house import House
 from edda.engine.instance import Instance, Survivor
@@ -34,7 +34,7 @@ from edda.engine.records import record_success, record_unknown
 from edda.engine.replies import NOTHING, Reply
 from edda.engine.settling import SettlingPhase
 from edda.engine.undoing import UndoingPhase
-from edda.exceptions import NondeterminismError, SerializationError, StorageError
+from edda.exceptions import EddaError, NondeterminismError, SerializationError, StorageError
 from edda.storage.port import InstanceRow, UnknownOutcome, UserTransaction
 from edda.workflow import Workflow
 
@@ -128,10 +128,18 @@ class Driver:
             try:
                 self._phase = BodyPhase(instance)
             except Exception as error:  # the input does not fit today's code
-                self._set_aside(Status.QUARANTINED, error)
+                self._set_aside(Status.QUARANTINED, self._unfit(error))
                 return
             self._call_start_hook()
         self._schedule()
+
+    def _unfit(self, error: Exception) -> EddaError:
+        why = EddaError(
+            f"the stored input of workflow instance {self.instance_id} does not fit today's {self.workflow_name}(): "
+            f"{error}. Deploy code that accepts it, then call handle.retry()"
+        )
+        why.__cause__ = error
+        return why
 
     def resume(self, row: InstanceRow) -> None:
         """Go on with the resident body under a new claim, which directly follows the one given back."""
@@ -340,7 +348,8 @@ class Driver:
             return
         change = phase.when_idle(due_us)
         if isinstance(change, End):
-            log.error("workflow instance %s is set aside as %s", self.instance_id, change.status)
+            why = decode_error(change.error) if change.error is not None else None
+            log.error("workflow instance %s is set aside as %s: %s", self.instance_id, change.status, why)
             phase.evict()
         self._write(Write(row=change))
 

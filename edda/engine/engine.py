@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from edda.core.commit import Creation, End, NewInstance
 from edda.core.history import InstanceId, WorkerId
-from edda.core.lifecycle import CANCELLABLE, REPAIRABLE, Status
+from edda.core.lifecycle import REPAIRABLE, Status
 from edda.core.retry import RetryPolicy
 from edda.engine.attempts import Attempts
 from edda.engine.driver import Driver
@@ -174,16 +174,26 @@ class Engine:
 
     async def cancel(self, instance_id: InstanceId, *, by: str) -> InstanceRow | None:
         """The row as it was before."""
-        return await self._ask(instance_id, lambda: self.store.cancel(instance_id, by=by), CANCELLABLE)
+        return await self._ask(
+            instance_id,
+            lambda: self.store.cancel(instance_id, by=by),
+            done=lambda row: row.cancel_requested_at_us is not None,
+        )
 
     async def retry(self, instance_id: InstanceId) -> InstanceRow | None:
         """The row as it was before."""
-        return await self._ask(instance_id, lambda: self.store.retry(instance_id), REPAIRABLE)
+        return await self._ask(
+            instance_id, lambda: self.store.retry(instance_id), done=lambda row: row.status not in REPAIRABLE
+        )
 
     async def _ask(
-        self, instance_id: InstanceId, verb: Callable[[], Awaitable[InstanceRow | None]], accepted: frozenset[Status]
+        self,
+        instance_id: InstanceId,
+        verb: Callable[[], Awaitable[InstanceRow | None]],
+        *,
+        done: Callable[[InstanceRow], bool],
     ) -> InstanceRow | None:
-        """Ask until there is an answer. If one was lost and the instance has moved on, that was our doing."""
+        """Ask until there is an answer. If one was lost and what it asked for is done, it was done by that."""
         unheard: InstanceRow | None = None
         while True:
             before = await self.store.instance(instance_id)
@@ -195,8 +205,7 @@ class Engine:
                 await asyncio.sleep(self.environment.jitter(ASK_AGAIN_SECONDS))
             else:
                 self._poke(instance_id)
-                happened = unheard is not None and row is not None and row.status not in accepted
-                return unheard if happened else row
+                return unheard if unheard is not None and row is not None and done(row) else row
 
     def _poke(self, instance_id: InstanceId) -> None:
         if self.worker is not None:
@@ -204,6 +213,8 @@ class Engine:
 
     def ended(self, driver: Driver, end: End) -> None:
         self._results.ended(driver, end)
+        if end.status in (Status.FAILED, Status.COMPENSATION_FAILED):
+            log.error("workflow instance %s ended as %s", driver.instance_id, end.status, exc_info=driver.outcome.error)
         if self._hooks.observed:
             self._call_hooks(driver, end)
 

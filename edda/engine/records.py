@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,8 @@ from edda.engine.plans import plan_of, too_large
 from edda.engine.replies import Reply, activity_error
 from edda.engine.step import Step
 from edda.exceptions import SerializationError
+
+log = logging.getLogger("edda.engine")
 
 CHILD_KINDS = {
     Status.COMPLETED: Kind.CHILD_COMPLETED,
@@ -101,6 +104,7 @@ def record_failure(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
         output=encode_error(error),
         meta={"retry_metadata": step.metadata(exhausted=decision.exhausted, succeeded=False)},
     )
+    log.warning("%s of %s failed for good: %s: %s", step.call_id, instance.id, type(error).__name__, error)
     instance.tell("on_activity_failed", instance.id, step.call_id, step.code.name, error)
     return event, Reply(error=activity_error(event))
 
@@ -125,6 +129,10 @@ def record_failed_attempt(
         meta={"error": step.errors[-1], "duration_us": outcome.duration_us, "delay_us": decision.delay_us},
     )
     delay = decision.delay_us / 1_000_000
+    log.warning(
+        "%s of %s failed in attempt %d, the next one follows in %.1f s: %s: %s",
+        step.call_id, instance.id, len(step.errors), delay, type(error).__name__, error,
+    )  # fmt: skip
     instance.tell("on_activity_retry", instance.id, step.call_id, step.code.name, error, len(step.errors), delay)
 
 

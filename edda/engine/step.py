@@ -13,7 +13,7 @@ from edda.core.history import HistoryEvent
 from edda.core.retry import GiveUp, RetryPolicy, TryAgain, after_failure
 from edda.engine.attempts import Attempt
 from edda.engine.plans import Code
-from edda.exceptions import RetryExhaustedError, TerminalError
+from edda.exceptions import EddaError, RetryExhaustedError, TerminalError
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +45,13 @@ class Step:
             self.spent_us += details["duration_us"] + details["delay_us"]
             self.due_us = event.at_us + details["delay_us"]
 
+    def __str__(self) -> str:
+        """For people: which call, and how it went so far."""
+        if not self.errors:
+            return self.call_id
+        last = self.errors[-1]
+        return f"{self.call_id} (attempt {len(self.errors)} failed: {last['error_type']}: {last['message']})"
+
     @property
     def number(self) -> int:
         """Which attempt the next one is."""
@@ -60,7 +67,8 @@ class Step:
         }
         self.errors = (*self.errors, how)
         self.spent_us += duration_us
-        retryable = not isinstance(error, TerminalError) and self.policy.is_retryable(error)
+        hopeless = isinstance(error, TerminalError) or (isinstance(error, EddaError) and not error.retryable)
+        retryable = not hopeless and self.policy.is_retryable(error)
         decision = after_failure(self.policy, attempts=len(self.errors), spent_us=self.spent_us, retryable=retryable)
         if isinstance(decision, TryAgain):
             self.spent_us += decision.delay_us

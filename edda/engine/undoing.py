@@ -140,10 +140,9 @@ class UndoingPhase:
         return False
 
     def when_idle(self, due_us: int | None) -> RowChange:
-        waiting = ", ".join(step.call_id for step in self._instance.steps)
         return Park(
             status=Status.COMPENSATING,
-            reason=f"retry of {waiting}"[:255],
+            reason="retry of " + ", ".join(map(str, self._instance.steps))[:240],
             due_us=due_us,
             seen_wakes=self._instance.seen_wakes,
         )

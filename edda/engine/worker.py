@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from edda.core.commit import Batch, Commit, Creation, End, NewInstance, Verdict
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
-from edda.core.lifecycle import Status
+from edda.core.lifecycle import CRASHED_TOO_OFTEN, Status
 from edda.core.retry import RetryPolicy
 from edda.engine.attempts import Attempts
 from edda.engine.committer import Ack, Committer
@@ -463,10 +463,9 @@ class Worker:
             for absent in absentees:
                 reaped = await self._store.reap(absent)
                 if reaped is not None and (reaped.freed or reaped.quarantined):
-                    log.warning(
-                        "worker %s is gone; freed %d instances, quarantined %d",
-                        absent, len(reaped.freed), len(reaped.quarantined),
-                    )  # fmt: skip
+                    log.warning("worker %s is gone; %d of its instances go on elsewhere", absent, len(reaped.freed))
+                    for instance_id in reaped.quarantined:
+                        log.error("workflow instance %s is set aside: %s", instance_id, CRASHED_TOO_OFTEN)
                     self._hint.set()
         except (StorageError, UnknownOutcome) as error:
             log.warning("cannot look for absent workers: %s", error)

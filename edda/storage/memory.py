@@ -31,12 +31,20 @@ from edda.core.commit import (
     Verdict,
 )
 from edda.core.history import HistoryEvent, InstanceId, Kind, WorkerId
-from edda.core.lifecycle import CANCELLABLE, ENDED, IDLE, REPAIRABLE, SET_ASIDE, Status
+from edda.core.lifecycle import (
+    CANCELLABLE,
+    CRASHED_TOO_OFTEN,
+    CRASHES_TO_QUARANTINE,
+    ENDED,
+    IDLE,
+    REPAIRABLE,
+    SET_ASIDE,
+    Status,
+)
 from edda.exceptions import StorageError
 from edda.storage.port import Claims, Fenced, InstanceRow, LeaseLine, Notice, Reaped, Renewal, UserTransaction
 
 CRASHES_OF_A_SUSPECT: Final = 2
-CRASHES_TO_QUARANTINE: Final = 3
 ACCEPTED: Final = frozenset({Verdict.COMMITTED, Verdict.WOKEN})
 
 
@@ -357,6 +365,7 @@ class MemoryStore:
                     crashes=row.crashes + 1,
                     claimable_at_us=None,
                     status=Status.QUARANTINED,
+                    reason=CRASHED_TOO_OFTEN,
                 )
                 quarantined.append(row.id)
         return Reaped(freed=tuple(freed), quarantined=tuple(quarantined))

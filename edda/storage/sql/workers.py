@@ -15,13 +15,12 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from edda.core.history import InstanceId, WorkerId
-from edda.core.lifecycle import Status
+from edda.core.lifecycle import CRASHED_TOO_OFTEN, CRASHES_TO_QUARANTINE, Status
 from edda.storage.port import Reaped, Renewal
 from edda.storage.sql.dialects.base import Dialect
 from edda.storage.sql.rows import ids
 from edda.storage.sql.verb import Row, Statement, Verb
 
-CRASHES_TO_QUARANTINE: Final = 3
 SERVER_IDS_MAX: Final = 32
 """Connections come and go; of those noted only the newest can be alive."""
 
@@ -113,10 +112,11 @@ def reap(dialect: Dialect, dead: WorkerId, present: Collection[WorkerId] | None)
             "update edda_instance set owner = null, updated_at_us = ?, "
             f"status = case when crashes + 1 < {CRASHES_TO_QUARANTINE} then status "
             f"else '{Status.QUARANTINED.value}' end, "
+            f"reason = case when crashes + 1 < {CRASHES_TO_QUARANTINE} then reason else ? end, "
             # As old as it is: what was interrupted goes on before what has not begun.
             f"claimable_at_us = case when crashes + 1 < {CRASHES_TO_QUARANTINE} then created_at_us else null end, "
             "crashes = crashes + 1 where owner = ?",
-            (now_us, dead),
+            (now_us, CRASHED_TOO_OFTEN, dead),
         )
     return _reaped(held)
 
