@@ -242,12 +242,16 @@ class Committer:
                 return outcome
 
     async def settled(self, batch: Batch) -> tuple[Verdict | None, ...]:
-        """What became of each commit of a batch whose COMMIT went unanswered, as soon as the database can tell."""
+        """What became of each commit of a batch whose COMMIT went unanswered, as soon as the database can tell.
+
+        Whatever keeps it from telling (also locks that others hold for long) says nothing about the batch.
+        """
         delay = 0.05
         while True:
             try:
                 return await self._store.settle(self._worker, batch)
-            except (DatabaseUnavailableError, UnknownOutcome):
+            except (StorageError, UnknownOutcome) as error:
+                log.warning("cannot look what became of %d commits: %s", len(batch.commits), error)
                 await asyncio.sleep(self._environment.jitter(delay))
                 delay = min(delay * 2, RETRY_SECONDS_MAX)
 

@@ -422,7 +422,8 @@ async def test_a_start_whose_answer_was_lost_is_found_and_said_to_be_asked_twice
 async def test_what_became_of_a_commit_is_asked_until_the_database_can_tell() -> None:
     async with a_desk() as desk:
         desk.store.faults.append(Answerless())
-        desk.store.settle_faults.extend([DatabaseUnavailableError(), UnknownOutcome(), DatabaseUnavailableError()])
+        others = StorageError("settle was in the way of others")
+        desk.store.settle_faults.extend([DatabaseUnavailableError(), UnknownOutcome(), others])
         desk.submit(commit("a"))
         await quiet()
         assert desk.told == [("a", Verdict.COMMITTED)]
