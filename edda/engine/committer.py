@@ -68,7 +68,7 @@ class Committer:
         self._on_written = on_written
         self._queue: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
-        self._stopping = False
+        self._abandoned = False
         self._task: asyncio.Task[None] | None = None
         self.batches = 0
         """Transactions so far; with the commits, a measure of how well they share."""
@@ -85,16 +85,9 @@ class Committer:
         log.critical("a defect in edda: worker %s can write no more", self._worker, exc_info=error)
         self._on_fenced()
 
-    async def finish(self) -> None:
-        """Write what is queued, then stop."""
-        self._stopping = True
-        self._wake.set()
-        if self._task is not None:
-            await self._task
-
     def abandon(self) -> None:
         """Stop at once: this worker's commits no longer count."""
-        self._stopping = True
+        self._abandoned = True
         if self._task is not None:
             self._task.cancel()
         for waiting in self._queue:
@@ -115,7 +108,7 @@ class Committer:
 
         Then an instance that "was there already", with this worker as its owner, is the one that it made itself.
         """
-        if self._stopping:
+        if self._abandoned:
             raise DatabaseUnavailableError(_TOO_LATE)
         waiting = _Waiting(None, new, None, asyncio.get_running_loop().create_future())
         assert waiting.started is not None
@@ -134,8 +127,6 @@ class Committer:
                     self._fail_starts(batch)
                     raise
             self._wake.clear()
-            if self._stopping:
-                return
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []

@@ -478,16 +478,6 @@ async def test_a_start_after_the_end_fails_at_once() -> None:
 
 
 @in_virtual_time
-async def test_what_is_queued_is_written_before_a_committer_finishes() -> None:
-    async with a_desk() as desk:
-        desk.submit(commit("a"))
-        await asyncio.sleep(WRITE_SECONDS / 2)
-        desk.submit(commit("b"))
-        await desk.committer.finish()
-        assert desk.told == [("a", Verdict.COMMITTED), ("b", Verdict.COMMITTED)]
-
-
-@in_virtual_time
 async def test_a_defect_while_writing_ends_the_worker_and_leaves_no_starter_waiting(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -42,6 +42,8 @@ REGRESSIONS = (
     4182,
     5562,
     100028,
+    1001799,
+    2041122,
 )
 """Seeds that once showed a bug, of the engine or of the simulation."""
 

@@ -233,7 +233,7 @@ class Runner:
 
     def _final(self, name: str, error: BaseException) -> StorageError:
         if self._dialect.problem(error) is Problem.RETRY:
-            return StorageError(f"{name} was in the way of others {ATTEMPTS_MAX} times: {error}")
+            return DatabaseUnavailableError(f"{name} was in the way of others {ATTEMPTS_MAX} times: {error}")
         return DatabaseUnavailableError(f"The database cannot be reached: {error}")
 
     async def _answered(self, wire: Wire, work: Awaitable[T]) -> T:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from edda.core.history import WorkerId
-from edda.exceptions import StorageError
+from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.port import LeaseLine, Reaped, UnknownOutcome
 from edda.storage.sql.database import Lane
 from edda.storage.sql.dialects.base import Problem
@@ -200,6 +200,8 @@ class SqliteDatabase:
         problem = self.dialect.problem(error)
         if problem is Problem.DUPLICATE:
             return DuplicateKeyError(str(error))
+        if problem is Problem.RETRY:
+            return DatabaseUnavailableError(f"The database was in use by others {ATTEMPTS_MAX} times: {error}")
         return StorageError(f"The database refused: {error}")
 
     def _look_for_others(self) -> None:
