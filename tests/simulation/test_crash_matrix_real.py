@@ -55,6 +55,7 @@ def test_the_matrix_finds_a_planted_bug(title: str) -> None:
     assert report.failures != []
 
 
+@pytest.mark.slow  # a planted bug shows only where the crash comes in time, which a busy machine may prevent
 @pytest.mark.parametrize("kind", DATABASES[1:])
 def test_the_matrix_finds_on_a_server_that_a_record_comes_apart_from_its_rows(kind: str) -> None:
     if available()[kind] is None:
