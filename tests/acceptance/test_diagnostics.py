@@ -1,0 +1,120 @@
+"""When something is stuck or fails, logs and `reason()` say what, of which instance, and what to do."""
+
+import logging
+
+import pytest
+
+from edda import EddaApp, RetryPolicy, WorkflowContext, WorkflowHandle, activity, workflow
+from edda.exceptions import SessionUnavailableError
+from edda.workflow import Workflow
+from tests.acceptance.conftest import Apps
+from tests.acceptance.support import SOON, Attempts, Gate, eventually, on_every_database, reaches
+
+
+async def test_each_failed_attempt_and_a_failed_end_are_logged(apps: Apps, caplog: pytest.LogCaptureFixture) -> None:
+    @activity(retry_policy=RetryPolicy(initial_interval=0.01, max_attempts=2))
+    async def divide(ctx: WorkflowContext) -> float:
+        return 1 / 0
+
+    @workflow
+    async def order(ctx: WorkflowContext) -> float:
+        return await divide(ctx)
+
+    handle = await (await apps.open()).start(order)
+    assert await reaches(handle, "failed") == "failed"
+    assert f"divide:1 of {handle} failed in attempt 1, the next one follows in 0.0 s: ZeroDivisionError" in caplog.text
+    assert f"divide:1 of {handle} failed for good: ZeroDivisionError: division by zero" in caplog.text
+    ends = [record for record in caplog.records if record.getMessage() == f"workflow instance {handle} ended as failed"]
+    assert [(end.levelno, end.exc_info is not None) for end in ends] == [(logging.ERROR, True)]
+    assert (await handle.reason()).startswith("RetryExhaustedError: Activity divide failed after 2 attempts")
+
+
+async def test_the_reason_of_an_instance_that_waits_for_a_retry_tells_of_the_last_failure(apps: Apps) -> None:
+    @activity(retry_policy=RetryPolicy(initial_interval=60))
+    async def call(ctx: WorkflowContext) -> None:
+        raise ConnectionError("the bank is away")
+
+    @workflow
+    async def order(ctx: WorkflowContext) -> None:
+        await call(ctx)
+
+    handle = await (await apps.open()).start(order)
+    assert await eventually(handle.reason) == "retry of call:1 (attempt 1 failed: ConnectionError: the bank is away)"
+
+
+@on_every_database
+async def test_an_instance_that_workers_die_of_says_so_and_what_to_do(
+    apps: Apps, caplog: pytest.LogCaptureFixture
+) -> None:
+    @workflow
+    async def greedy(ctx: WorkflowContext) -> None:
+        raise MemoryError
+
+    handle = await (await apps.open(lease_seconds=1.5)).start(greedy)
+    assert await reaches(handle, "quarantined") == "quarantined"
+    reason = await handle.reason()
+    assert reason.startswith("3 workers died one after the other while they ran it")
+    assert "handle.retry()" in reason
+    assert f"workflow instance {handle} is set aside: {reason}" in caplog.text
+
+
+async def _run_to_its_end(app: EddaApp, what: Workflow[[], str]) -> WorkflowHandle[str]:
+    handle = await app.start(what)
+    await handle.result(timeout=SOON)
+    return handle
+
+
+async def test_a_call_that_nobody_awaits_is_named(apps: Apps, caplog: pytest.LogCaptureFixture) -> None:
+    @activity
+    async def ship(ctx: WorkflowContext) -> None: ...
+
+    @workflow
+    async def order(ctx: WorkflowContext) -> str:
+        ship(ctx)  # type: ignore[unused-coroutine]  # pyright: ignore[reportUnusedCoroutine]
+        return "done"
+
+    app = await apps.open()
+    with pytest.warns(RuntimeWarning, match="coroutine 'ship' was never awaited"):
+        handle = await _run_to_its_end(app, order)
+    assert f"workflow instance {handle} ended without an `await` of ship:1: nothing of that was done" in caplog.text
+
+
+async def test_wrong_use_of_edda_in_an_activity_is_not_tried_again(apps: Apps) -> None:
+    attempts = Attempts()
+
+    @activity
+    def book(ctx: WorkflowContext) -> None:
+        attempts.begin()
+        ctx.session.execute("select 1")
+
+    @workflow
+    async def order(ctx: WorkflowContext) -> None:
+        await book(ctx)
+
+    handle = await (await apps.open()).start(order)
+    with pytest.raises(SessionUnavailableError, match="async def"):
+        await handle.result(timeout=SOON)
+    assert attempts.count == 1
+
+
+async def test_an_input_that_does_not_fit_todays_code_says_what_to_do(apps: Apps) -> None:
+    gate = Gate()
+
+    @workflow(name="order")
+    async def of_yesterday(ctx: WorkflowContext) -> None:
+        await gate.pass_(ctx)
+
+    app = await apps.open()
+    handle = await app.start(of_yesterday)
+    await gate.reached()
+    await app.shutdown()
+
+    @workflow(name="order")
+    async def of_today(ctx: WorkflowContext, must: int) -> None: ...
+
+    today = (await apps.open(workflows=[of_today])).handle(handle)
+    assert await reaches(today, "quarantined") == "quarantined"
+    reason = await today.reason()
+    assert f"the stored input of workflow instance {handle} does not fit today's order()" in reason
+    assert "must" in reason
+    assert "handle.retry()" in reason
