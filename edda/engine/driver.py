@@ -121,6 +121,9 @@ class Driver:
         instance = self._instance
         begun = undoing(instance.journal.events)
         if begun is not None:
+            if instance.row.status is not Status.COMPENSATING:  # set aside in the middle of it, and cancelled since
+                self._write(Write(row=Undo(for_cancel=True)))
+                return
             self._phase = UndoingPhase(instance, begun)
         elif instance.cancel_requested and instance.journal.started is None:
             self._enter(SettlingPhase.cancelling(instance))

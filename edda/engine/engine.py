@@ -164,7 +164,12 @@ class Engine:
         """Create an instance; it runs here if this process is a worker and has room."""
         if self.worker is not None:
             return await self.worker.start(new)
-        return await self.store.create(new)
+        while True:
+            try:
+                return await self.store.create(new)
+            except UnknownOutcome as error:  # asked again, it finds what it made itself
+                log.warning("no answer to the start of %s, asking again: %s", new.id, error)
+                await asyncio.sleep(self.environment.jitter(ASK_AGAIN_SECONDS))
 
     async def wait(self, instance_id: InstanceId) -> Ending:
         return await self._results.wait(instance_id)

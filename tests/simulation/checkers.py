@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edda.activity import activities
 from edda.compensation import compensations
-from edda.core.commit import Commit, Verdict
+from edda.core.commit import Commit, End, Undo, Verdict
 from edda.core.history import COMPLETIONS, HistoryEvent, InstanceId, Kind, WorkerId
 from edda.core.journal import Journal
 from edda.core.lifecycle import ENDED, LAST_EVENT, SET_ASIDE, TRANSITIONS, Status
@@ -160,6 +160,9 @@ class Records:
             cancelling = row is not None and row.cancel_requested_at_us is not None
             if incarnation is not None and commit.records and not cancelling:
                 incarnation.durable = len(incarnation.seen)
+            if isinstance(commit.row, End | Undo):
+                # The body is over, or dropped with what was refused: what this worker writes of it later says nothing.
+                self._latest.pop((commit.instance_id, worker), None)
             if row is None or row.owner != worker or row.claim != commit.claim:
                 self.violate(
                     "I16",

@@ -44,6 +44,9 @@ REGRESSIONS = (
     100028,
     1001799,
     2041122,
+    2003092,
+    2028545,
+    1064028,
 )
 """Seeds that once showed a bug, of the engine or of the simulation."""
 
