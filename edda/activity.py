@@ -7,8 +7,9 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar, overload
 
-from edda.compensation import LINK, OnFailure
-from edda.context import WorkflowContext, run_of
+from edda.compensation import LINK, OnFailure, check_attempt_options
+from edda.context import WorkflowContext, described, run_of
+from edda.core.declaration import check_function
 from edda.naming import Registry
 from edda.retry import RetryPolicy
 
@@ -30,11 +31,10 @@ class Activity(Generic[P, R]):
         timeout: float | None = None,
         takes_context: bool = True,
     ) -> None:
-        if timeout is not None and timeout <= 0:
-            raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
         functools.update_wrapper(self, function)
         self.function = function
         self.name: str = name or function.__name__
+        check_attempt_options(f"activity {self.name}", retry_policy, timeout)
         self.retry_policy = retry_policy
         self.timeout = timeout
         self.takes_context = takes_context
@@ -51,8 +51,15 @@ class Activity(Generic[P, R]):
 
         In an activity or compensation the function is simply called, as part of that step.
         """
+        try:
+            run = run_of(ctx)
+        except TypeError:
+            raise TypeError(
+                f"activity {self.name} is called in a workflow function, with its context first: "
+                f"await {self.function.__name__}(ctx, ...). Here its first argument is {described(ctx)}."
+            ) from None
         call_id = kwargs.pop("activity_id", None)
-        return run_of(ctx).activity(self, args, kwargs, call_id=None if call_id is None else str(call_id))
+        return run.activity(self, args, kwargs, call_id=None if call_id is None else str(call_id))
 
 
 class _AnyActivity:
@@ -88,8 +95,9 @@ def activity(
     """
 
     def declare(function: Callable[..., Any]) -> Activity[..., Any]:
-        if not inspect.isroutine(function) or not inspect.signature(function).parameters:
+        if not inspect.isroutine(function):
             raise TypeError(f"an activity is a function whose first parameter is the context, not {function!r}")
+        check_function("activity", function)
         declared = Activity[..., Any](function, name=name, retry_policy=retry_policy, timeout=timeout)
         activities.add(declared)
         return declared

@@ -12,11 +12,13 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Final, ParamSpec, Self, TypeVar
 
 from edda.core.commit import Creation, NewInstance
 from edda.core.history import InstanceId
 from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
+from edda.core.options import check_count, check_seconds
+from edda.core.retry import check_policy
 from edda.engine.codec import decode_error
 from edda.engine.engine import Engine, Settings
 from edda.engine.heartbeat import Lease
@@ -49,6 +51,11 @@ log = logging.getLogger("edda.app")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+LEASE_SECONDS_MIN: Final = 1.0
+"""It is renewed every third: below this, a short pause of the machine would lose the lease."""
+LOOP_STALL_SECONDS_MIN: Final = 1.0
+"""The loop's answers are noted four times a second: much below this, a healthy loop would look stalled."""
 
 
 class EddaApp:
@@ -97,6 +104,19 @@ class EddaApp:
         shutdown_grace_seconds: float = 20.0,
         loop_stall_seconds: float = 300.0,
     ) -> None:
+        _check_name(service_name)
+        check_policy("default_retry_policy", default_retry_policy)
+        check_seconds("lease_seconds", lease_seconds, at_least=LEASE_SECONDS_MIN)
+        check_seconds("poll_seconds", poll_seconds, above=0)
+        check_count("max_running", max_running)
+        check_count("max_activities", max_activities)
+        check_count("activity_threads", activity_threads)
+        check_count("max_residents", max_residents, at_least=0)
+        check_count("max_payload_bytes", max_payload_bytes)
+        check_count("session_pool_size", session_pool_size)
+        check_seconds("session_hold_seconds", session_hold_seconds, above=0)
+        check_seconds("shutdown_grace_seconds", shutdown_grace_seconds)
+        check_seconds("loop_stall_seconds", loop_stall_seconds, at_least=LOOP_STALL_SECONDS_MIN)
         self.service_name = service_name or "edda"
         self.db_url = db_url
         self.outbox_enabled = outbox_enabled
@@ -258,8 +278,8 @@ class EddaApp:
             creation = await engine.store.create_in(options.session, new)
         else:
             creation = await engine.start(new)
-        if not creation.created and options.on_conflict == "error":
-            _check_same_start(new, creation)
+        if not creation.created:
+            _check_same_start(new, creation, options)
         return WorkflowHandle(new.id, self)
 
     def _new_instance(
@@ -358,15 +378,33 @@ class EddaApp:
             raise NotRepairableError(instance_id, before.status.value)
 
 
-def _check_same_start(new: NewInstance, there: Creation) -> None:
-    if there.workflow == new.workflow and there.args_hash == new.args_hash:
+def _check_same_start(new: NewInstance, there: Creation, options: StartOptions) -> None:
+    """An id with other arguments may be wanted as it is; one of another workflow has another result, and never is."""
+    if there.workflow != new.workflow:
+        raise ConflictError(
+            f"Workflow instance '{new.id}' exists already: it was started with workflow '{there.workflow}', and "
+            f"cannot be returned as one of '{new.workflow}'. Choose another id.",
+            instance_id=new.id,
+        )
+    if there.args_hash != new.args_hash and options.on_conflict == "error":
+        raise ConflictError(
+            f"Workflow instance '{new.id}' exists already and was started with other arguments. Choose another id, or "
+            'options(..., on_conflict="return") to get the existing one.',
+            instance_id=new.id,
+        )
+
+
+def _check_name(service_name: object) -> None:
+    if service_name is None:
         return
-    what = f"workflow '{there.workflow}'" if there.workflow != new.workflow else "other arguments"
-    raise ConflictError(
-        f"Workflow instance '{new.id}' exists already and was started with {what}. Choose another id, or "
-        'options(..., on_conflict="return") to get the existing one.',
-        instance_id=new.id,
-    )
+    if not isinstance(service_name, str):
+        raise TypeError(f"service_name must be a str, not {service_name!r}; the database is db_url=...")
+    if "://" in service_name:
+        scheme = service_name.partition("://")[0]  # the rest may hold a password
+        raise ValueError(
+            f"service_name, the first parameter of EddaApp, is a name, and was given a URL, '{scheme}://...'. "
+            f'Name the parameter of the database: EddaApp(db_url="{scheme}://...").'
+        )
 
 
 def _place(workflow: Workflow[..., Any]) -> str:

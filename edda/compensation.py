@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, overload
+from dataclasses import dataclass, is_dataclass
+from typing import Any, Concatenate, Final, ParamSpec, Protocol, TypeVar, is_typeddict, overload
 
 from edda.context import WorkflowContext, run_of
+from edda.core.declaration import PLAIN_TYPES, check_function, known_type, model_fields_of, parameters_of, signature_of
+from edda.core.options import check_seconds
+from edda.core.retry import check_policy
 from edda.naming import Registry
 from edda.retry import RetryPolicy
 
@@ -63,9 +66,14 @@ def compensation(
     """
 
     def declare(function: F) -> F:
-        compensations.add(
-            Compensation(name=name or function.__name__, function=function, retry_policy=retry_policy, timeout=timeout)
+        if not _is_function(function):
+            raise TypeError(f"a compensation is a function whose first parameter is the context, not {function!r}")
+        check_function("compensation", function)
+        declared = Compensation(
+            name=name or function.__name__, function=function, retry_policy=retry_policy, timeout=timeout
         )
+        check_attempt_options(f"compensation {declared.name}", retry_policy, timeout)
+        compensations.add(declared)
         return function
 
     return declare if func is None else declare(func)
@@ -110,11 +118,7 @@ def on_failure_with_result(
 
 
 def _link(compensation_func: Callable[..., Any], *, when_unknown: bool) -> Any:
-    declared = getattr(compensation_func, "function", compensation_func)  # an @activity may undo another one
-    known = next((item for item in compensations if item.function is declared), None)
-    if known is None:
-        known = Compensation(name=declared.__name__, function=declared)
-        compensations.add(known)
+    known = _known("on_failure", compensation_func)
 
     def link(activity: Callable[..., Any]) -> Callable[..., Any]:
         if not inspect.isfunction(activity):
@@ -128,12 +132,10 @@ def _link(compensation_func: Callable[..., Any], *, when_unknown: bool) -> Any:
 
 def _check_parameters(undo: Compensation, activity: Callable[..., Any]) -> None:
     """Refuse at import what could never be called: a required parameter that nothing can supply."""
-    offered = set(inspect.signature(activity).parameters)
-    returns = inspect.signature(activity).return_annotation
-    fields: set[str] | None = None  # None: any keys are possible
-    if isinstance(returns, type) and returns not in (dict, inspect.Signature.empty):
-        fields = set(getattr(returns, "model_fields", None) or getattr(returns, "__annotations__", None) or ())
-    for parameter in list(inspect.signature(undo.function).parameters.values())[1:]:
+    arguments = parameters_of(activity)[1:]
+    offered = {parameter.name for parameter in arguments}
+    fields = _fields_of_result(activity)
+    for parameter in parameters_of(undo.function)[1:]:
         if (
             parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             or parameter.default is not parameter.empty
@@ -143,8 +145,46 @@ def _check_parameters(undo: Compensation, activity: Callable[..., Any]) -> None:
             continue
         raise TypeError(
             f"compensation {undo.name}() needs '{parameter.name}', which is neither a parameter of "
-            f"{activity.__name__}() nor a field of its result"
+            f"{activity.__name__}() nor a field of its result. It is given {activity.__name__}()'s arguments by name, "
+            "the keys of its result, and the whole result as 'result'."
         )
+
+
+def _fields_of_result(activity: Callable[..., Any]) -> frozenset[str] | None:
+    """The names that a result offers; None: that cannot be told, as of a dict."""
+    returns = known_type(signature_of(activity).return_annotation, activity)
+    if returns is None or returns is dict:
+        return None
+    if is_typeddict(returns):
+        return frozenset(returns.__annotations__)
+    fields = model_fields_of(returns)
+    return frozenset() if fields is None and (returns in PLAIN_TYPES or is_dataclass(returns)) else fields
+
+
+def _known(taker: str, function: Callable[..., Any]) -> Compensation:
+    """The compensation of a function; one that is not declared yet is declared by its use."""
+    known = next((item for item in compensations if item.function is function), None)
+    if known is None:
+        if not _is_function(function):
+            raise TypeError(
+                f"{taker}() takes a compensation, and {function!r} is none: declare the function that undoes with "
+                "@compensation"
+            )
+        compensation(function)
+        known = next(item for item in compensations if item.function is function)
+    return known
+
+
+def _is_function(function: object) -> bool:
+    """A plain bool: as a type guard it would take the caller's type away."""
+    return inspect.isroutine(function)
+
+
+def check_attempt_options(whose: str, retry_policy: object, timeout: object) -> None:
+    """How an activity or compensation is tried: TypeError or ValueError for what is no policy or no duration."""
+    check_policy(f"retry_policy of {whose}", retry_policy)
+    if timeout is not None:
+        check_seconds(f"timeout of {whose}", timeout, above=0)
 
 
 async def register_compensation(
@@ -158,9 +198,5 @@ async def register_compensation(
     An `activity_id=` keyword is accepted as its id.
     """
     call_id = kwargs.pop("activity_id", None)
-    function = getattr(compensation_func, "function", compensation_func)
-    known = next((item for item in compensations if item.function is function), None)
-    if known is None:
-        known = Compensation(name=function.__name__, function=function)
-        compensations.add(known)
+    known = _known("register_compensation", compensation_func)
     await run_of(ctx).owe(known.name, args, kwargs, call_id=None if call_id is None else str(call_id))

@@ -211,7 +211,18 @@ class WorkflowContext:
 
 def run_of(ctx: WorkflowContext) -> Run:
     """The run behind a context, for the authoring functions of edda."""
-    return ctx._run  # pyright: ignore[reportPrivateUsage]
+    try:
+        return ctx._run  # pyright: ignore[reportPrivateUsage]
+    except AttributeError:
+        raise TypeError(
+            "the first argument must be the context, ctx, that a workflow or activity was called with, and not "
+            f"{described(ctx)}"
+        ) from None
+
+
+def described(argument: object) -> str:
+    """A misplaced argument, for an error: its kind only, because its value may be long or secret."""
+    return "None" if argument is None else f"of type {type(argument).__name__}"
 
 
 def utc_us(moment: datetime) -> int:

@@ -1,8 +1,9 @@
 """Names under which functions are known in history, and the registry that finds them again after a restart.
 
 A name is stored, so two functions of one name would silently get each other's work. Decorators register by import; two
-functions of different modules with one name are refused at import, unless one of them is local to a function (tests,
-notebooks), where the latest counts.
+functions of different places with one name are refused at import, unless one of them is local to a function (tests),
+where the latest counts. The same place again is no other function: a notebook's cell that is run twice, a module that
+is run as a script and imported under its real name, too.
 """
 
 from __future__ import annotations
@@ -36,13 +37,12 @@ class Registry(Generic[T]):
 
     def add(self, item: T) -> None:
         known = self._by_name.get(item.name)
-        if known is not None and _is_of_a_module(known.function) and _is_of_a_module(item.function):
-            here, there = _place(item.function), _place(known.function)
-            if here != there and "__main__" not in (item.function.__module__, known.function.__module__):
-                raise NameTakenError(
-                    f"{here} and {there} have the same name: there is one {self._sort} '{item.name}', and history "
-                    f'knows it by that name only. Give one of them another: @{self._sort}(name="...").'
-                )
+        if known is not None and _differ(known.function, item.function):
+            raise NameTakenError(
+                f"{_place(item.function)} and {_place(known.function)} have the same name: there is one {self._sort} "
+                f"'{item.name}', and history knows it by that name only. Give one of them another: "
+                f'@{self._sort}(name="...").'
+            )
         self._by_name[item.name] = item
 
     def get(self, name: str) -> T | None:
@@ -59,6 +59,15 @@ class Registry(Generic[T]):
 
 def _is_of_a_module(function: Callable[..., Any]) -> bool:
     return "<locals>" not in getattr(function, "__qualname__", "<locals>")
+
+
+def _differ(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+    """Whether these are two functions, for certain."""
+    if not (_is_of_a_module(one) and _is_of_a_module(other)):
+        return False
+    return one.__qualname__ != other.__qualname__ or (
+        one.__module__ != other.__module__ and "__main__" not in (one.__module__, other.__module__)
+    )
 
 
 def _place(function: Callable[..., Any]) -> str:

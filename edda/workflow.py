@@ -22,7 +22,8 @@ from typing import (
 )
 from weakref import WeakSet
 
-from edda.context import WorkflowContext, current_run
+from edda.context import WorkflowContext, current_run, described, run_of
+from edda.core.declaration import check_function
 from edda.exceptions import NoAppError
 from edda.history import HistoryEntry
 from edda.naming import Registry
@@ -191,16 +192,26 @@ class Workflow(Generic[P, R]):
         """Say how to start: `await order.options(id="order-7").start(...)`.
 
         `id`: your own instance id; starting it again with the same arguments returns the same instance, with others
-        raises `ConflictError` (or returns it, with `on_conflict="return"`). `detached`: a child that survives its
-        parent.
+        raises `ConflictError` (or returns it, with `on_conflict="return"`, unless it is one of another workflow).
+        `detached`: a child that survives its parent.
         `session`: start within your own transaction on the same database: it begins to run after your commit.
         """
         if id is not None:
             _check_id(id)
+        if on_conflict not in ("error", "return"):
+            raise ValueError(f"on_conflict must be 'error' or 'return', not {on_conflict!r}")
         return BoundWorkflow(self, StartOptions(id=id, on_conflict=on_conflict, detached=detached, session=session))
 
     async def __call__(self, ctx: WorkflowContext, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, as part of the calling workflow."""
+        try:
+            run_of(ctx)
+        except TypeError:
+            raise TypeError(
+                f"workflow {self.name} was called as a function, and its first argument is {described(ctx)}, not the "
+                f"context of a workflow. To start it, await {self.function.__name__}.start(...); to call it as a part "
+                f"of another workflow, await {self.function.__name__}(ctx, ...)."
+            ) from None
         return cast(R, await self.function(ctx, *args, **kwargs))
 
 
@@ -231,8 +242,13 @@ class BoundWorkflow(Generic[P, R]):
         return await handle.result()
 
 
-def _check_id(instance_id: str) -> None:
+def _check_id(instance_id: object) -> None:
     """Refuse ids that some database cannot store, or takes for another: MySQL compares without trailing spaces."""
+    if not isinstance(instance_id, str):
+        raise TypeError(
+            f"an instance id is a str, not {instance_id!r}: say options(id=str({instance_id!r})), or what it is the "
+            'number of, options(id=f"order-{number}")'
+        )
     if not 0 < len(instance_id) <= 255:
         raise ValueError(f"an instance id has 1 to 255 characters, not {len(instance_id)}")
     if instance_id.endswith(" ") or "\0" in instance_id:
@@ -282,8 +298,9 @@ def workflow(
     """
 
     def declare(function: Callable[..., Any]) -> Workflow[..., Any]:
-        if not inspect.iscoroutinefunction(function):
+        if not inspect.iscoroutinefunction(function) and not inspect.isasyncgenfunction(function):
             raise TypeError(f"Workflow {getattr(function, '__name__', function)} must be an async function")
+        check_function("workflow", function)
         declared = Workflow[..., Any](function, name=name, event_handler=event_handler)
         workflows.add(declared)
         return declared

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from edda.core.options import check_number, check_whole
 
 
 @dataclass(kw_only=False)
@@ -26,6 +28,7 @@ class RetryPolicy:
     non_retryable_error_types: tuple[type[Exception], ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_kinds()
         if not (0 <= self.initial_interval < math.inf and self.max_interval >= 0):
             raise ValueError(f"intervals must be numbers of seconds, 0 or more: {self}")
         if not 1 <= self.backoff_coefficient < math.inf:
@@ -34,6 +37,22 @@ class RetryPolicy:
             raise ValueError(f"max_attempts must be at least 1, or None for no limit: {self}")
         if self.max_duration is not None and not self.max_duration >= 0:
             raise ValueError(f"max_duration must be a number of seconds, 0 or more: {self}")
+
+    def _check_kinds(self) -> None:
+        for option in ("initial_interval", "backoff_coefficient", "max_interval"):
+            check_number(f"{option} of a RetryPolicy", getattr(self, option))
+        if self.max_duration is not None:
+            check_number("max_duration of a RetryPolicy", self.max_duration, what="a number of seconds, or None")
+        if self.max_attempts is not None:
+            check_whole("max_attempts of a RetryPolicy", self.max_attempts, what="a whole number, or None")
+        for option in ("retryable_error_types", "non_retryable_error_types"):
+            types: Any = getattr(self, option)
+            try:
+                isinstance(None, types)
+            except TypeError:
+                raise TypeError(
+                    f"{option} of a RetryPolicy must be a tuple of exception types, as (ValueError,) is, not {types!r}"
+                ) from None
 
     def is_retryable(self, error: BaseException) -> bool:
         """Whether this kind of error may be tried again (`TerminalError` is decided by the caller)."""
@@ -47,6 +66,12 @@ class RetryPolicy:
             return min(self.initial_interval * self.backoff_coefficient ** (attempt - 1), self.max_interval)
         except OverflowError:
             return self.max_interval if self.initial_interval else 0.0
+
+
+def check_policy(option: str, value: object) -> None:
+    """A policy or None, else TypeError."""
+    if value is not None and not isinstance(value, RetryPolicy):
+        raise TypeError(f"{option} must be a RetryPolicy(...) or None, not {value!r}")
 
 
 DEFAULT_RETRY_POLICY: Final = RetryPolicy()

@@ -56,6 +56,14 @@ def test_two_functions_of_different_places_cannot_have_one_name(qualname: str, m
     assert registry.get("order") is first
 
 
+@pytest.mark.parametrize("module", ["__main__", "shop"])
+def test_a_program_has_one_function_of_a_name_too(module: str) -> None:
+    registry: Registry[Item] = Registry("workflow")
+    registry.add(Item("order", function("first", "__main__")))
+    with pytest.raises(NameTakenError, match=rf"{module}\.second and __main__\.first have the same name"):
+        registry.add(Item("order", function("second", module)))
+
+
 def test_different_names_do_not_disturb_each_other() -> None:
     registry: Registry[Item] = Registry("activity")
     items = [Item(name, SHOP) for name in ("a", "b", "c")]
