@@ -60,21 +60,22 @@ def compensation(
     retry_policy: RetryPolicy | None = None,
     timeout: float | None = None,
 ) -> F | Callable[[F], F]:
-    """Declare a function that undoes an activity; returns it unchanged.
+    """Declare a function that undoes an activity; returns it unchanged. An activity may be declared as one, too.
 
     `name` is what history knows it by (default: the function's name). `timeout` in seconds for one attempt.
     """
 
-    def declare(function: F) -> F:
-        if not _is_function(function):
-            raise TypeError(f"a compensation is a function whose first parameter is the context, not {function!r}")
+    def declare(undo: F) -> F:
+        function = _function_of(undo)
+        if not inspect.isroutine(function):
+            raise TypeError(f"a compensation is a function whose first parameter is the context, not {undo!r}")
         check_function("compensation", function)
         declared = Compensation(
             name=name or function.__name__, function=function, retry_policy=retry_policy, timeout=timeout
         )
         check_attempt_options(f"compensation {declared.name}", retry_policy, timeout)
         compensations.add(declared)
-        return function
+        return undo
 
     return declare if func is None else declare(func)
 
@@ -161,23 +162,29 @@ def _fields_of_result(activity: Callable[..., Any]) -> frozenset[str] | None:
     return frozenset() if fields is None and (returns in PLAIN_TYPES or is_dataclass(returns)) else fields
 
 
-def _known(taker: str, function: Callable[..., Any]) -> Compensation:
-    """The compensation of a function; one that is not declared yet is declared by its use."""
+def _known(taker: str, undo: Callable[..., Any]) -> Compensation:
+    """The compensation of a function, or of an activity; one that is not declared yet is declared by its use."""
+    function = _function_of(undo)
     known = next((item for item in compensations if item.function is function), None)
     if known is None:
-        if not _is_function(function):
+        if not inspect.isroutine(function):
             raise TypeError(
-                f"{taker}() takes a compensation, and {function!r} is none: declare the function that undoes with "
+                f"{taker}() takes a compensation, and {undo!r} is none: declare the function that undoes with "
                 "@compensation"
             )
-        compensation(function)
+        compensation(
+            name=getattr(undo, "name", None),
+            retry_policy=getattr(undo, "retry_policy", None),
+            timeout=getattr(undo, "timeout", None),
+        )(function)
         known = next(item for item in compensations if item.function is function)
     return known
 
 
-def _is_function(function: object) -> bool:
-    """A plain bool: as a type guard it would take the caller's type away."""
-    return inspect.isroutine(function)
+def _function_of(undo: Callable[..., Any]) -> Callable[..., Any]:
+    """Of an activity, what it runs: as a compensation it is undone by nothing, and has no step of its own inside."""
+    function: Callable[..., Any] = getattr(undo, "function", undo)
+    return function
 
 
 def check_attempt_options(whose: str, retry_policy: object, timeout: object) -> None:

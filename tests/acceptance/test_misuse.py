@@ -223,15 +223,34 @@ def test_a_result_that_may_supply_it_passes(returns: Any) -> None:
     on_failure(refund)(pay)  # type: ignore[arg-type]
 
 
-async def test_an_activity_is_no_compensation() -> None:
-    @activity
-    async def unpay(ctx: WorkflowContext) -> None: ...
-
-    words = r"takes a compensation, and <activity unpay> is none: declare .* with @compensation"
+async def test_what_is_no_function_is_no_compensation() -> None:
+    words = r"takes a compensation, and 7 is none: declare .* with @compensation"
+    number: Any = 7
     with pytest.raises(TypeError, match=rf"^on_failure\(\) {words}"):
-        on_failure(unpay)
-    unknown: Any = None
+        on_failure(number)
     with pytest.raises(TypeError, match=rf"^register_compensation\(\) {words}"):
-        await register_compensation(unknown, unpay)
-    with pytest.raises(TypeError, match=r"a compensation is a function.*not <activity unpay>"):
-        compensation(unpay)
+        await register_compensation(number, number)
+    with pytest.raises(TypeError, match=r"a compensation is a function.*not 7"):
+        compensation(number)
+
+
+async def test_an_activity_may_undo_another_one(apps: Apps) -> None:
+    undone: list[int] = []
+
+    @activity(retry_policy=RetryPolicy(max_attempts=1))
+    async def unpay(ctx: WorkflowContext, amount: int) -> None:
+        undone.append(amount)
+
+    @activity
+    @on_failure(unpay)
+    async def pay(ctx: WorkflowContext, amount: int) -> None: ...
+
+    @workflow
+    async def order(ctx: WorkflowContext) -> None:
+        await pay(ctx, 5)
+        raise RuntimeError("declined")
+
+    handle = await (await apps.open()).start(order)
+    with pytest.raises(RuntimeError, match="declined"):
+        await handle.result(timeout=SOON)
+    assert undone == [5]
