@@ -55,7 +55,9 @@ async def test_an_instance_that_workers_die_of_says_so_and_what_to_do(
     reason = await handle.reason()
     assert reason.startswith("3 workers died one after the other while they ran it")
     assert "handle.retry()" in reason
-    assert f"workflow instance {handle} is set aside: {reason}" in caplog.text
+    await eventually(
+        lambda: f"workflow instance {handle} is set aside: {reason}" in caplog.text
+    )  # told after the commit
 
 
 async def _run_to_its_end(app: EddaApp, what: Workflow[[], str]) -> WorkflowHandle[str]:
