@@ -36,7 +36,10 @@ DRAIN_SECONDS: Final = 60.0
 
 EXPECTED_LOGS: Final = (
     "was declared dead; what it held goes on elsewhere",
-    "is gone; freed",
+    "of its instances go on elsewhere",
+    "failed in attempt",
+    "failed for good",
+    "ended as failed",
     "another process works on this database",
     "is lost; it goes on elsewhere",
     "Two processes write to",
