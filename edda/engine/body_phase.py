@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from typing import Final
 
 from edda.core.commit import End, Park, RowChange
@@ -18,7 +17,6 @@ from edda.core.lifecycle import Status
 from edda.engine.attempts import Outcome
 from edda.engine.body_run import BodyRun, Call
 from edda.engine.codec import encode_error
-from edda.engine.draft import META
 from edda.engine.instance import ChildEnded, Instance, Survivor, TimerDue
 from edda.engine.phases import STEP, Pause, Phase, Write
 from edda.engine.plans import plan_of
@@ -29,6 +27,7 @@ from edda.engine.records import (
     record_event_sent,
     record_failure,
     record_owed,
+    record_start,
     record_success,
     record_survivor,
 )
@@ -39,8 +38,6 @@ from edda.exceptions import EddaError, NondeterminismError
 from edda.storage.port import InstanceRow
 
 log = logging.getLogger("edda.engine")
-
-STARTED_META: Final = META.encode({"python": f"{sys.version_info.major}.{sys.version_info.minor}"})
 
 SLICE_REPLIES: Final = 1000
 """Recorded completions replayed in one callback of the user's loop: about 10 ms."""
@@ -76,7 +73,7 @@ class BodyPhase:
         self._loop = self._body.loop
         self._body.enter(instance.row.input)
         if started is None:
-            instance.draft.record(Kind.WORKFLOW_STARTED, at_us=at_us, name=instance.workflow.name, meta=STARTED_META)
+            record_start(instance, at_us=at_us)
         instance.calls = self._body.calls
 
     # -- the phase ---------------------------------------------------------------------------------------------------

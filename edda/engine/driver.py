@@ -30,7 +30,7 @@ from edda.engine.house import House
 from edda.engine.instance import Instance, Survivor
 from edda.engine.phases import Pause, Phase, Write
 from edda.engine.plans import plan_of
-from edda.engine.records import record_success, record_unknown
+from edda.engine.records import record_start, record_success, record_unknown
 from edda.engine.replies import NOTHING, Reply
 from edda.engine.settling import SettlingPhase
 from edda.engine.undoing import UndoingPhase
@@ -459,6 +459,8 @@ class Driver:
         if self._phase is not None:
             self._phase.evict()
         if instance.cancel_requested and not isinstance(self._phase, _AFTER_BODY):
+            if isinstance(self._phase, BodyPhase) and instance.journal.started is None:
+                record_start(instance, at_us=instance.now_us())  # it was refused with the rest, and still holds
             self._enter(SettlingPhase.cancelling(instance))
             for call_id in unrecorded:
                 record_unknown(instance, instance.calls[call_id])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from edda.core.history import HistoryEvent, Kind
@@ -14,6 +15,7 @@ from edda.core.saga import UNDO_KEY
 from edda.engine.attempts import OutboxDraft, Outcome
 from edda.engine.body_run import Call
 from edda.engine.codec import encode_error
+from edda.engine.draft import META
 from edda.engine.instance import ChildEnded, Instance, Survivor
 from edda.engine.plans import plan_of, too_large
 from edda.engine.replies import Reply, activity_error
@@ -22,6 +24,8 @@ from edda.exceptions import SerializationError
 
 log = logging.getLogger("edda.engine")
 
+PYTHON_OF_THE_START: Final = META.encode({"python": f"{sys.version_info.major}.{sys.version_info.minor}"})
+
 CHILD_KINDS = {
     Status.COMPLETED: Kind.CHILD_COMPLETED,
     Status.FAILED: Kind.CHILD_FAILED,
@@ -29,6 +33,13 @@ CHILD_KINDS = {
     Status.CANCELLED: Kind.CHILD_CANCELLED,
 }
 """What a parent records of a child that ended with this status."""
+
+
+def record_start(instance: Instance, *, at_us: int) -> HistoryEvent:
+    """The body is entered for the first time."""
+    return instance.draft.record(
+        Kind.WORKFLOW_STARTED, at_us=at_us, name=instance.workflow.name, meta=PYTHON_OF_THE_START
+    )
 
 
 def record_success(instance: Instance, step: Step, outcome: Outcome) -> tuple[HistoryEvent, Reply]:
@@ -137,7 +148,9 @@ def record_failed_attempt(
 
 
 def record_unknown(instance: Instance, call: Call) -> None:
-    """Cancelled without an answer: its effect may have happened, and people should know."""
+    """Cancelled without an answer: its effect may have happened, and people should know. They are told once."""
+    if any(event.kind == Kind.ACTIVITY_UNKNOWN and event.call_id == call.id for event in instance.journal.events):
+        return
     on_failure = call.activity.on_failure if call.activity is not None else None
     undo = on_failure.compensation.name if on_failure is not None and on_failure.when_unknown else None
     instance.draft.record(

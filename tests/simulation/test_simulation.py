@@ -47,6 +47,8 @@ REGRESSIONS = (
     2003092,
     2028545,
     1064028,
+    3058155,
+    3084218,
 )
 """Seeds that once showed a bug, of the engine or of the simulation."""
 
