@@ -260,10 +260,20 @@ class Worker:
             creation, asked_twice = await self._committer.start(new)
         finally:
             self._starting -= new.owner is not None
-        ours = creation.created or (asked_twice and creation.owner == self.id and creation.status is Status.RUNNING)
-        if ours and new.owner is not None:
+        if new.owner is not None and (creation.created or (asked_twice and await self._is_first_claim(new))):
             self._adopt_new(new)
         return creation
+
+    async def _is_first_claim(self, new: NewInstance) -> bool:
+        """Asked twice, we found it there: did we make it ourselves, and did nobody, we included, claim it since?
+
+        Where that cannot be told now, the look for orphans will.
+        """
+        try:
+            row = await self._store.instance(new.id)
+        except StorageError:
+            return False
+        return row is not None and (row.owner, row.claim, row.status) == (self.id, new.claim, Status.RUNNING)
 
     def _adopt_new(self, new: NewInstance) -> None:
         if self.dead:

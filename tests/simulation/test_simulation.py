@@ -49,6 +49,8 @@ REGRESSIONS = (
     1064028,
     3058155,
     3084218,
+    5027806,
+    5093178,
 )
 """Seeds that once showed a bug, of the engine or of the simulation."""
 
