@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -130,8 +131,10 @@ class Worker:
         """Instances worth claiming by id: known to be due or woken."""
         self._due: list[tuple[int, InstanceId]] = []
         self._polled_us = 0
-        self._starting = 0
+        self._starting: Counter[InstanceId] = Counter()
         """Starts in flight that will be driven here."""
+        self._unclear: set[InstanceId] = set()
+        """Starts asked for twice that found what one of us had made: the claim loop tells whether it runs already."""
         self._missing: dict[InstanceId, int] = {}
         self._looked_for_orphans_us = environment.steady_us()
         self._notice_hint = asyncio.Event()
@@ -248,32 +251,27 @@ class Worker:
 
     @property
     def room(self) -> int:
-        taken = len(self.drivers) + self._starting
+        taken = len(self.drivers) + len(self._starting)
         return 0 if self._stopping or self.dead else self._bounds.running_max - taken
 
     async def start(self, new: NewInstance) -> Creation:
         """Create an instance and run it here at once, if there is room."""
-        if self.room > 0:
-            new = new.owned_by(WorkerId(self.id))
-            self._starting += 1
+        if self.room <= 0:
+            return (await self._committer.start(new))[0]
+        new = new.owned_by(WorkerId(self.id))
+        self._starting[new.id] += 1
         try:
             creation, asked_twice = await self._committer.start(new)
         finally:
-            self._starting -= new.owner is not None
-        if new.owner is not None and (creation.created or (asked_twice and await self._is_first_claim(new))):
+            self._starting[new.id] -= 1
+            if not self._starting[new.id]:
+                del self._starting[new.id]
+        if creation.created:
             self._adopt_new(new)
+        elif asked_twice and creation.owner == self.id:
+            self._unclear.add(new.id)
+            self._hint.set()
         return creation
-
-    async def _is_first_claim(self, new: NewInstance) -> bool:
-        """Asked twice, we found it there: did we make it ourselves, and did nobody, we included, claim it since?
-
-        Where that cannot be told now, the look for orphans will.
-        """
-        try:
-            row = await self._store.instance(new.id)
-        except StorageError:
-            return False
-        return row is not None and (row.owner, row.claim, row.status) == (self.id, new.claim, Status.RUNNING)
 
     def _adopt_new(self, new: NewInstance) -> None:
         if self.dead:
@@ -318,6 +316,8 @@ class Worker:
                 if self.environment.steady_us() - self._looked_for_orphans_us > ORPHAN_SECONDS * 1_000_000:
                     self._looked_for_orphans_us = self.environment.steady_us()
                     await self._look_for_orphans()
+                if self._unclear:
+                    await self._look_at_unclear()
                 more = await self._claim()
                 delay = 0.0
             except Fenced:
@@ -402,6 +402,22 @@ class Worker:
                 await asyncio.sleep(self.environment.jitter(delay))
                 delay = min(delay * 2, 5.0)
 
+    async def _look_at_unclear(self) -> None:
+        """Starts whose answer was lost: take up what is there under the first claim, which only we can have made.
+
+        It is done here, between claims, so that nobody else takes the same instance up meanwhile.
+        """
+        ids = [instance_id for instance_id in self._unclear if instance_id not in self._starting]
+        if not ids:
+            return
+        rows = await self._store.instances(ids)
+        self._unclear.difference_update(ids)
+        await self._take_up([row for row in rows.values() if self._is_ours_alone(row) and row.claim == 1])
+
+    def _is_ours_alone(self, row: InstanceRow) -> bool:
+        """It belongs to this worker, and nothing here drives it, or is about to."""
+        return row.owner == self.id and row.id not in self.drivers and row.id not in self._starting
+
     async def _look_for_orphans(self) -> None:
         """Instances that are ours without a driver: the answer to their claim was lost, and nobody else may run them.
 
@@ -414,8 +430,7 @@ class Worker:
         if orphans:
             log.warning("taking up %d instances whose claim went unanswered", len(orphans))
             rows = await self._store.instances(orphans)
-            mine = [row for row in rows.values() if row.owner == self.id and row.id not in self.drivers]
-            await self._take_up(mine)
+            await self._take_up([row for row in rows.values() if self._is_ours_alone(row)])
 
     # -- wakes and cancels of what we hold ---------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ REGRESSIONS = (
     3084218,
     5027806,
     5093178,
+    5089970,
 )
 """Seeds that once showed a bug, of the engine or of the simulation."""
 
