@@ -135,6 +135,8 @@ class Worker:
         """Starts in flight that will be driven here."""
         self._unclear: set[InstanceId] = set()
         """Starts asked for twice that found what one of us had made: the claim loop tells whether it runs already."""
+        self._taking: set[InstanceId] = set()
+        """Being looked up by the claim loop, which will drive them if they are ours."""
         self._missing: dict[InstanceId, int] = {}
         self._looked_for_orphans_us = environment.steady_us()
         self._notice_hint = asyncio.Event()
@@ -269,12 +271,18 @@ class Worker:
         if creation.created:
             self._adopt_new(new)
         elif asked_twice and creation.owner == self.id:
-            self._unclear.add(new.id)
-            self._hint.set()
+            self._look_later(new.id)
         return creation
+
+    def _look_later(self, instance_id: InstanceId) -> None:
+        self._unclear.add(instance_id)
+        self._hint.set()
 
     def _adopt_new(self, new: NewInstance) -> None:
         if self.dead:
+            return
+        if new.id in self._taking:
+            self._look_later(new.id)
             return
         now = self.clock.at_least_us()
         self._drive(
@@ -403,20 +411,29 @@ class Worker:
                 delay = min(delay * 2, 5.0)
 
     async def _look_at_unclear(self) -> None:
-        """Starts whose answer was lost: take up what is there under the first claim, which only we can have made.
-
-        It is done here, between claims, so that nobody else takes the same instance up meanwhile.
-        """
+        """Starts whose answer was lost: take up what is there under the first claim, which only we can have made."""
         ids = [instance_id for instance_id in self._unclear if instance_id not in self._starting]
         if not ids:
             return
-        rows = await self._store.instances(ids)
         self._unclear.difference_update(ids)
-        await self._take_up([row for row in rows.values() if self._is_ours_alone(row) and row.claim == 1])
+        try:
+            await self._take_back(ids, of_claim=1)
+        except StorageError:
+            self._unclear.update(ids)
+            raise
 
-    def _is_ours_alone(self, row: InstanceRow) -> bool:
-        """It belongs to this worker, and nothing here drives it, or is about to."""
-        return row.owner == self.id and row.id not in self.drivers and row.id not in self._starting
+    async def _take_back(self, ids: Collection[InstanceId], *, of_claim: int | None = None) -> None:
+        """Run those of these instances that belong to this worker although nothing here drives them.
+
+        Only the claim loop does this, and no start begins to drive one of them meanwhile: what is read here is true
+        until it is driven.
+        """
+        self._taking = {name for name in ids if name not in self.drivers and name not in self._starting}
+        try:
+            rows = (await self._store.instances(sorted(self._taking))).values()
+            await self._take_up([row for row in rows if row.owner == self.id and of_claim in (None, row.claim)])
+        finally:
+            self._taking = set()
 
     async def _look_for_orphans(self) -> None:
         """Instances that are ours without a driver: the answer to their claim was lost, and nobody else may run them.
@@ -429,8 +446,7 @@ class Worker:
         self._missing = missing
         if orphans:
             log.warning("taking up %d instances whose claim went unanswered", len(orphans))
-            rows = await self._store.instances(orphans)
-            await self._take_up([row for row in rows.values() if self._is_ours_alone(row)])
+            await self._take_back(orphans)
 
     # -- wakes and cancels of what we hold ---------------------------------------------------------------------------
 

@@ -52,6 +52,9 @@ REGRESSIONS = (
     5027806,
     5093178,
     5089970,
+    7049596,
+    8077970,
+    8089539,
 )
 """Seeds that once showed a bug, of the engine or of the simulation."""
 
