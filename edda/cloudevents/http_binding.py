@@ -126,6 +126,8 @@ def _repeated(name: bytes) -> CloudEventError:
 
 def _format(content_type: str, limits: Limits) -> str:
     """STRUCTURED or BATCH, or CloudEventError: of the event formats only JSON is known."""
+    if content_type == STRUCTURED:
+        return STRUCTURED
     kind: MediaType = media_type(content_type, limits)
     if kind.essence not in (STRUCTURED, BATCH):
         raise CloudEventError(

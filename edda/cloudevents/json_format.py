@@ -15,29 +15,29 @@ from pydantic_core import to_json
 from edda.cloudevents.attributes import Attributes, canonical
 from edda.cloudevents.data import Data, attributes_of, data_in_bytes, data_in_text, is_json
 from edda.cloudevents.errors import CloudEventError
-from edda.cloudevents.json_text import Document, JsonValue, check, end_of_value, read
+from edda.cloudevents.json_text import Document, JsonValue, end_of_value, read, read_elements
 from edda.cloudevents.limits import Limits
 from edda.core.event import JSON_TYPE, CloudEvent
 
 
 def read_event(body: bytes, limits: Limits) -> CloudEvent:
-    document = read(body, "the event")
+    document = read(body, "the event", limits.json_depth + 1)
     members = document.value
     if not isinstance(members, dict):
         raise CloudEventError("invalid_event", "an event is a JSON object")
-    check(document, "the event", limits.json_depth + 1)
     data = _data(document, members, limits)
     return Attributes(_texts(members), limits).event(*data)
 
 
 def read_batch(body: bytes, limits: Limits) -> list[CloudEvent | CloudEventError]:
-    document = read(body, "the batch")
-    if not isinstance(document.value, list):
+    elements = read_elements(body, "the batch")
+    if elements is None:
         raise CloudEventError("invalid_event", "a batch is a JSON array")
-    count = len(document.value)
-    if count > limits.batch_events:
-        raise CloudEventError("batch_too_large", f"the batch has {count} events; {limits.batch_events} are taken")
-    return [_judged(element, limits) for element in _elements(document.text.decode(), count)]
+    if len(elements) > limits.batch_events:
+        raise CloudEventError(
+            "batch_too_large", f"the batch has {len(elements)} events; {limits.batch_events} are taken"
+        )
+    return [_judged(element, limits) for element in elements]
 
 
 def write_event(event: CloudEvent) -> bytes:
@@ -62,17 +62,6 @@ def _judged(element: bytes, limits: Limits) -> CloudEvent | CloudEventError:
         return read_event(element, limits)
     except CloudEventError as error:
         return error
-
-
-def _elements(text: str, count: int) -> list[bytes]:
-    """The texts of an array's elements."""
-    elements: list[bytes] = []
-    start = 1
-    for _ in range(count):
-        end = end_of_value(text, start)
-        elements.append(text[start:end].encode())
-        start = end + 1
-    return elements
 
 
 def _texts(members: dict[str, JsonValue]) -> dict[str, str]:
