@@ -55,24 +55,21 @@ def read(body: bytes, what: str, depth_max: int) -> Document:
     return Document(value, text)
 
 
-def read_elements(body: bytes, what: str) -> list[bytes] | None:
-    """The texts of an array's elements, each still to be read; None if it is no array."""
-    body = body.removeprefix(BOM_UTF8)
-    value = _value(body, what)
-    if not isinstance(value, list):
-        return None
-    elements: list[bytes] = []
-    text, start = _normal(body).decode(), 1
-    for _ in value:
-        end = end_of_value(text, start)
-        elements.append(text[start:end].encode())
+def length(body: bytes, what: str) -> int | None:
+    """How many elements an array has; None for other valid JSON."""
+    value = _value(body.removeprefix(BOM_UTF8), what)
+    return len(value) if isinstance(value, list) else None
+
+
+def elements(body: bytes, count: int) -> list[bytes]:
+    """The texts of the elements of an array that is valid JSON; each is still to be read."""
+    found: list[bytes] = []
+    text, start = _normal(body.removeprefix(BOM_UTF8)).decode(), 1
+    for _ in range(count):
+        end = _scanner.raw_decode(text, start)[1]
+        found.append(text[start:end].encode())
         start = end + 1
-    return elements
-
-
-def end_of_value(text: str, start: int) -> int:
-    """Where the JSON value ends that begins there, in a text that is known to be valid."""
-    return _scanner.raw_decode(text, start)[1]
+    return found
 
 
 def _value(body: bytes, what: str) -> JsonValue:
