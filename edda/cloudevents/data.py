@@ -17,7 +17,8 @@ from edda.cloudevents.limits import LIMITS, Limits
 from edda.core.event import JSON_TYPE, CloudEvent
 
 _WORD = r"[A-Za-z0-9!#$%&'*+\-.^_`|~]++"
-_MEDIA_TYPE = re.compile(rf"({_WORD}/{_WORD}) *+(;[\x20-\x7e]*+)?")
+# No space at the end: a header would lose it.
+_MEDIA_TYPE = re.compile(rf"({_WORD}/{_WORD})( *+;(?:[\x20-\x7e]*[\x21-\x7e])?)?")
 _CHARSET = re.compile(r'; *+charset *+= *+"?([^";]*+)', re.IGNORECASE)
 
 

@@ -78,7 +78,7 @@ def _data(document: Document, members: dict[str, JsonValue], limits: Limits) -> 
     encoded = members.pop("data_base64", None)
     type = members.pop("datacontenttype", None)
     if type is not None:
-        type = canonical("datacontenttype", type)
+        type = canonical("datacontenttype", type).strip(" ")
     if "data" not in names:
         return data_in_bytes(type, b"" if encoded is None else _decoded(encoded), limits)
     if encoded is not None:

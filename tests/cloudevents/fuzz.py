@@ -28,6 +28,29 @@ TRIES = 5
 MODES = (b"application/cloudevents+json", b"application/cloudevents-batch+json", None)
 
 
+WORDS = (
+    *("specversion", "datacontenttype", "dataschema", "data_base64", "data", "subject", "source", "time", "type", "id"),
+    *("ce-", "content-type:", "application/json", "text/plain", "; charset=utf-8", "+json", "application/cloudevents"),
+    *(
+        '"',
+        '":',
+        '","',
+        ',"data":',
+        "\\\\",
+        '\\"',
+        "\\u",
+        "\\u0022",
+        "\\u005c",
+        "\\ud83d\\ude00",
+        "\\/",
+        "{}",
+        "[]",
+        "},{",
+    ),
+    *("1.0", "-0", "1e400", "1.10", "true", "null", "NaN", "Infinity", "%41", "%C0%A0", " ", "\t"),
+)
+
+
 def message(data: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """One byte chooses the mode; in binary mode lines up to an empty one are headers."""
     content_type = MODES[data[0] % len(MODES)] if data else None
@@ -45,6 +68,10 @@ def seed(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bytes:
         if mode is not None and pairs == [(b"content-type", mode)]:
             return bytes([number]) + body
     return b"\x02" + b"\n".join(name + b":" + value for name, value in pairs) + b"\n\n" + body
+
+
+def escaped(word: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in word.encode())
 
 
 def mib() -> float:
@@ -93,7 +120,10 @@ def run(seconds: int, corpus: Path) -> None:
         outcome(headers, body)
         return time.perf_counter() - started
 
-    arguments = [sys.argv[0], f"-max_total_time={seconds}", f"-max_len={INPUT_BYTES_MAX}", "-timeout=10", str(corpus)]
+    words = corpus.with_suffix(".words")
+    words.write_text("".join(f'"{escaped(word)}"\n' for word in WORDS))
+    arguments = [sys.argv[0], f"-max_total_time={seconds}", f"-max_len={INPUT_BYTES_MAX}", "-timeout=10"]
+    arguments += [f"-dict={words}", str(corpus)]
     atheris.Setup(arguments, one)
     atheris.Fuzz()
 

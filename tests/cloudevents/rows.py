@@ -288,6 +288,13 @@ DATA = [
     members("JSON 3.1.2", "an object of another type", '"datacontenttype":"text/xml","data":{}', "invalid_data"),
     members("EDDA", "null of another type", '"datacontenttype":"text/xml","data":null', "invalid_data"),
     members("CORE 3.1", "no media type, structured", '"datacontenttype":"json","data":{}', "invalid_attribute"),
+    members(
+        "EDDA",
+        "spaces around a media type",
+        '"datacontenttype":" a/b ; c ","data":""',
+        event(datacontenttype="a/b ; c", blob=b""),
+    ),
+    members("EDDA", "a media type of spaces", '"datacontenttype":" ","data":""', "invalid_attribute"),
     members("CORE 3.1", "an empty media type", '"datacontenttype":"","data":{}', "invalid_attribute"),
     members("JSON 2.2", "a media type that is a number", '"datacontenttype":1,"data":{}', "invalid_attribute"),
     members(
