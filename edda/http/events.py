@@ -1,0 +1,103 @@
+"""Events that come in: each is judged alone, those that may are stored together, and each is told what became of it.
+
+One event is a batch of one. The answer to a batch: where all events share one fate, its status is the status of the
+whole (202 when all are stored); otherwise it is 207, and the body names every event by its index and id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from edda.core.event import CloudEvent, Receipt
+from edda.exceptions import ForbiddenError
+from edda.http.answers import Answer, Problem, Refusal, encoded, problem_of, unknown_instance
+from edda.http.authorizer import Authorizer, admit
+from edda.http.door import Door
+from edda.http.options import HttpOptions
+from edda.http.request import Request
+
+ACCEPTED: Final = Answer(202, encoded({"status": "accepted"}))
+
+
+@dataclass(slots=True, kw_only=True)
+class Item:
+    """One event on its way: read, or refused; then stored, or refused."""
+
+    id: str | None
+    event: CloudEvent | None = None
+    problem: Problem | None = None
+    receipt: Receipt | None = None
+
+
+async def take_events(door: Door, authorizer: Authorizer | None, request: Request, options: HttpOptions) -> Answer:
+    items, is_batch = read_items(request, options)
+    for item in items:
+        await _judge(item, authorizer, request)
+    await _store(door, items)
+    return batch_answer(items) if is_batch else _single_answer(items[0])
+
+
+async def _judge(item: Item, authorizer: Authorizer | None, request: Request) -> None:
+    if item.event is None:
+        return
+    try:
+        await admit(authorizer, request, "event", item.event)
+    except (Refusal, ForbiddenError) as error:
+        item.problem = problem_of(error)
+
+
+async def _store(door: Door, items: Sequence[Item]) -> None:
+    """Those that nobody has refused, at once: they are durable together, or the whole request is answered 503."""
+    admitted = [item for item in items if item.problem is None]
+    if not admitted:
+        return
+    receipts = await door.accept([item.event for item in admitted if item.event is not None])
+    for item, receipt in zip(admitted, receipts, strict=True):
+        item.receipt = receipt
+        item.problem = _problem_of_receipt(receipt, item.event)
+
+
+def _problem_of_receipt(receipt: Receipt, event: CloudEvent | None) -> Problem | None:
+    target = (event.target if event is not None else None) or ""
+    match receipt:
+        case Receipt.STORED | Receipt.DUPLICATE:
+            return None
+        case Receipt.NO_SUCH_INSTANCE:
+            return unknown_instance(target)
+        case Receipt.INSTANCE_ENDED:
+            text = f"Workflow instance '{target}' has ended: it takes no more events"
+            return Problem(status=410, error_type="instance_ended", error=text)
+
+
+def _single_answer(item: Item) -> Answer:
+    return ACCEPTED if item.problem is None else item.problem.answer
+
+
+def batch_answer(items: Sequence[Item]) -> Answer:
+    problems = [item.problem for item in items if item.problem is not None]
+    entries = [_entry(index, item) for index, item in enumerate(items)]
+    if not problems:
+        return Answer(202, encoded({"status": "accepted", "events": entries}))
+    statuses = {problem.status for problem in problems}
+    one_fate = len(problems) == len(items) and len(statuses) == 1
+    body: dict[str, object] = {
+        "error": f"{len(problems)} of {len(items)} events were refused",
+        "error_type": problems[0].error_type if one_fate else "batch_refused_in_part",
+        "retryable": any(problem.retryable for problem in problems),
+        "events": entries,
+    }
+    return Answer(statuses.pop() if one_fate else 207, encoded(body), problems[0].headers if one_fate else ())
+
+
+def _entry(index: int, item: Item) -> dict[str, object]:
+    entry: dict[str, object] = {"index": index, "id": item.id}
+    if item.problem is not None:
+        return {**entry, "status": item.problem.status, **item.problem.fields}
+    outcome = item.receipt.value if item.receipt is not None else ""
+    return {**entry, "status": 202, "outcome": outcome}
+
+
+def read_items(request: Request, options: HttpOptions) -> tuple[list[Item], bool]:
+    raise Refusal(Problem(status=415, error_type="unsupported_media_type", error="not built yet"))
