@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from edda.cloudevents import CloudEventError
 from edda.exceptions import (
     DatabaseUnavailableError,
     ForbiddenError,
@@ -83,6 +84,8 @@ def problem_of(error: Exception) -> Problem:
     match error:
         case Refusal():
             return error.problem
+        case CloudEventError():
+            return Problem(status=error.status, error_type=error.code, error=str(error))
         case ForbiddenError():
             return Problem(status=403, error_type="forbidden", error=str(error))
         case InstanceNotFoundError():

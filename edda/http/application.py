@@ -26,7 +26,7 @@ from edda.http.asgi import Receive, Scope, Send
 from edda.http.authorizer import Authorizer, admit, admit_head
 from edda.http.body import ClientGone, announced_bytes, announces_body, read_body
 from edda.http.door import Door
-from edda.http.events import take_events
+from edda.http.events import ID_CHARACTERS_MAX, take_events
 from edda.http.handshake import handshake
 from edda.http.life import Life
 from edda.http.options import HttpOptions
@@ -38,7 +38,6 @@ log = logging.getLogger("edda.http")
 
 CHECK_SECONDS: Final = 5.0
 """For `/readyz`: whoever asks usually gives up after a few seconds."""
-ID_CHARACTERS_MAX: Final = 255
 
 _JSON: Final = ((b"content-type", b"application/json"), (b"x-content-type-options", b"nosniff"))
 _CLOSE: Final = ((b"connection", b"close"),)
@@ -54,6 +53,7 @@ class HttpApp:
         self._door = door
         self._authorizer = authorizer
         self._options = options or HttpOptions()
+        self._event_limits = self._options.event_limits()
         self._places = Places(self._options)
         self._life = Life(door)
         self._seen_host: str | None = None
@@ -128,7 +128,7 @@ class HttpApp:
                 await self._life.ensure()
                 if isinstance(route, Cancel):
                     return await self._cancel(request, route.instance_id)
-                return await take_events(self._door, self._authorizer, request, self._options)
+                return await take_events(self._door, self._authorizer, request, self._event_limits)
         except TimeoutError as error:
             if not deadline.expired():
                 raise

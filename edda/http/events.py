@@ -10,13 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pydantic_core import from_json
+
+from edda.cloudevents import CloudEventError, Limits, parse
 from edda.core.event import CloudEvent, Receipt
 from edda.exceptions import ForbiddenError
 from edda.http.answers import Answer, Problem, Refusal, encoded, problem_of, unknown_instance
 from edda.http.authorizer import Authorizer, admit
 from edda.http.door import Door
-from edda.http.options import HttpOptions
 from edda.http.request import Request
+
+ID_CHARACTERS_MAX: Final = 255
 
 ACCEPTED: Final = Answer(202, encoded({"status": "accepted"}))
 
@@ -31,8 +35,8 @@ class Item:
     receipt: Receipt | None = None
 
 
-async def take_events(door: Door, authorizer: Authorizer | None, request: Request, options: HttpOptions) -> Answer:
-    items, is_batch = read_items(request, options)
+async def take_events(door: Door, authorizer: Authorizer | None, request: Request, limits: Limits) -> Answer:
+    items, is_batch = read_items(request, limits)
     for item in items:
         await _judge(item, authorizer, request)
     await _store(door, items)
@@ -99,5 +103,34 @@ def _entry(index: int, item: Item) -> dict[str, object]:
     return {**entry, "status": 202, "outcome": outcome}
 
 
-def read_items(request: Request, options: HttpOptions) -> tuple[list[Item], bool]:
-    raise Refusal(Problem(status=415, error_type="unsupported_media_type", error="not built yet"))
+def read_items(request: Request, limits: Limits) -> tuple[list[Item], bool]:
+    """And whether they came as a batch. Raises `CloudEventError` where there is nothing to judge one by one."""
+    if any(name == b"content-encoding" and value != b"identity" for name, value in request.headers):
+        text = "A body is taken as it is, not compressed: send it without Content-Encoding"
+        raise Refusal(Problem(status=415, error_type="unsupported_encoding", error=text))
+    try:
+        parsed = parse(request.headers, request.body, limits)
+    except (MemoryError, RecursionError):  # the same body would do it again: no sender should repeat it
+        raise Refusal(Problem(status=400, error_type="too_complex", error="This cannot be read")) from None
+    if isinstance(parsed, CloudEvent):
+        return [Item(id=parsed.id, event=parsed)], False
+    items = [_item(one) for one in parsed.events]
+    if any(item.id is None for item in items):
+        _name(items, request.body)
+    return items, True
+
+
+def _item(one: CloudEvent | CloudEventError) -> Item:
+    return Item(id=one.id, event=one) if isinstance(one, CloudEvent) else Item(id=None, problem=problem_of(one))
+
+
+def _name(items: Sequence[Item], body: bytes) -> None:
+    """Events that could not be read are named to their sender by what they have as an id, if that is one."""
+    try:
+        elements = from_json(body)
+    except ValueError:
+        return
+    for item, element in zip(items, elements, strict=True):
+        name = element.get("id") if isinstance(element, dict) else None
+        if item.id is None and isinstance(name, str):
+            item.id = name[:ID_CHARACTERS_MAX]

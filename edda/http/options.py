@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edda.cloudevents import Limits
 from edda.core.options import check_count, check_seconds
 
 
@@ -45,6 +46,7 @@ class HttpOptions:
         check_count("max_attribute_bytes", self.max_attribute_bytes)
         check_count("max_headers", self.max_headers)
         check_count("max_header_bytes", self.max_header_bytes)
+        self.event_limits()
         check_seconds("read_timeout_seconds", self.read_timeout_seconds, above=0)
         check_seconds("answer_timeout_seconds", self.answer_timeout_seconds, above=0)
         check_count("max_in_flight", self.max_in_flight)
@@ -55,3 +57,14 @@ class HttpOptions:
             raise TypeError(f"webhook_origins must be a tuple of origins: ({self.webhook_origins!r},)")
         if self.webhook_requests_per_minute is not None:
             check_count("webhook_requests_per_minute", self.webhook_requests_per_minute)
+
+    def event_limits(self) -> Limits:
+        """Those that are about events, for their parser."""
+        return Limits(
+            body_bytes=self.max_body_bytes,
+            batch_events=self.max_batch_events,
+            headers=self.max_headers,
+            headers_bytes=self.max_header_bytes,
+            attribute_bytes=self.max_attribute_bytes,
+            json_depth=self.max_json_depth,
+        )
