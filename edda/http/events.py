@@ -127,10 +127,12 @@ def _item(one: CloudEvent | CloudEventError) -> Item:
 def _name(items: Sequence[Item], body: bytes) -> None:
     """Events that could not be read are named to their sender by what they have as an id, if that is one."""
     try:
-        elements = from_json(body)
+        elements: list[object] = from_json(body)
     except ValueError:
         return
     for item, element in zip(items, elements, strict=True):
-        name = element.get("id") if isinstance(element, dict) else None
-        if item.id is None and isinstance(name, str):
-            item.id = name[:ID_CHARACTERS_MAX]
+        match element:
+            case {"id": str(name)} if item.id is None:
+                item.id = name[:ID_CHARACTERS_MAX]
+            case _:
+                pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -134,8 +135,6 @@ async def nothing() -> AsyncIterator[None]:
 @asynccontextmanager
 async def lived(app: Any) -> AsyncIterator[None]:
     """Speaks the lifespan protocol, as a server does."""
-    import asyncio
-
     incoming: asyncio.Queue[str] = asyncio.Queue()
     outgoing: asyncio.Queue[str] = asyncio.Queue()
 
@@ -181,12 +180,10 @@ async def child_of(edda: EddaApp, instance_id: str) -> str | None:
 
 
 async def eventually(look: Callable[[], Awaitable[str | None]]) -> str:
-    import asyncio
-
     async with asyncio.timeout(10):
-        while (found := await look()) is None:
-            await asyncio.sleep(0)
-    return found
+        while True:
+            if (found := await look()) is not None:
+                return found
 
 
 async def test_the_app_is_in_the_state_of_every_request(edda: EddaApp) -> None:
