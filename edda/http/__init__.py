@@ -9,6 +9,7 @@ from edda.http.authorizer import Action, Authorizer, FirstOf, Principal, Resourc
 from edda.http.bearer import BearerToken, Grant
 from edda.http.door import Door
 from edda.http.options import HttpOptions
+from edda.http.portal import Portal
 from edda.http.request import Request
 from edda.http.standard_webhooks import StandardWebhooks
 
@@ -21,6 +22,7 @@ __all__ = [
     "Grant",
     "HttpApp",
     "HttpOptions",
+    "Portal",
     "Principal",
     "Request",
     "Resource",
