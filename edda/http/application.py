@@ -23,7 +23,7 @@ from edda.http.answers import (
     problem_of,
 )
 from edda.http.asgi import Receive, Scope, Send
-from edda.http.authorizer import Authorizer, admit, admit_head
+from edda.http.authorizer import Authorizer, admit, admit_head, doorkeeper_of
 from edda.http.body import ClientGone, announced_bytes, announces_body, read_body
 from edda.http.door import Door
 from edda.http.events import ID_CHARACTERS_MAX, take_events
@@ -52,6 +52,7 @@ class HttpApp:
     def __init__(self, door: Door, *, authorizer: Authorizer | None = None, options: HttpOptions | None = None) -> None:
         self._door = door
         self._authorizer = authorizer
+        self._doorkeeper = doorkeeper_of(authorizer)
         self._options = options or HttpOptions()
         self._event_limits = self._options.event_limits()
         self._places = Places(self._options)
@@ -119,7 +120,7 @@ class HttpApp:
                 raise Refusal(_not_allowed(request.method, allow))
 
     async def _take(self, route: Event | Cancel, request: Request, whole: Reading) -> Answer:
-        admit_head(self._authorizer, request)
+        admit_head(self._doorkeeper, request)
         with self._places.reading(request.client):
             request = await whole.body(request, self._options)
         deadline = asyncio.timeout(self._options.answer_timeout_seconds)

@@ -58,9 +58,14 @@ async def admit(authorizer: Authorizer | None, request: Request, action: Action,
     return principal
 
 
-def admit_head(authorizer: Authorizer | None, request: Request) -> None:
+def doorkeeper_of(authorizer: Authorizer | None) -> Doorkeeper | None:
+    """To be asked once: the question costs more than all else that is asked of a request."""
+    return authorizer if isinstance(authorizer, Doorkeeper) else None
+
+
+def admit_head(doorkeeper: Doorkeeper | None, request: Request) -> None:
     """Before the body is read."""
-    if isinstance(authorizer, Doorkeeper) and not authorizer.knows(request):
+    if doorkeeper is not None and not doorkeeper.knows(request):
         raise unauthorized()
 
 
@@ -85,12 +90,13 @@ class FirstOf:
         if not authorizers:
             raise ValueError("FirstOf() needs at least one authorizer")
         self._authorizers = authorizers
+        self._doorkeepers = tuple(doorkeeper_of(one) for one in authorizers)
 
     def __repr__(self) -> str:
         return f"FirstOf{self._authorizers!r}"
 
     def knows(self, request: Request) -> bool:
-        return any(not isinstance(one, Doorkeeper) or one.knows(request) for one in self._authorizers)
+        return any(one is None or one.knows(request) for one in self._doorkeepers)
 
     async def authorize(self, request: Request, action: Action, resource: Resource) -> Principal | None:
         for authorizer in self._authorizers:
