@@ -30,6 +30,7 @@ from edda.http.events import ID_CHARACTERS_MAX, take_events
 from edda.http.handshake import handshake
 from edda.http.life import Life
 from edda.http.options import HttpOptions
+from edda.http.origin import check_origin
 from edda.http.places import Places
 from edda.http.request import Request, request_of
 from edda.http.routes import Cancel, Event, Handshake, Health, NotAllowed, Readiness, route_of
@@ -120,6 +121,8 @@ class HttpApp:
                 raise Refusal(_not_allowed(request.method, allow))
 
     async def _take(self, route: Event | Cancel, request: Request, whole: Reading) -> Answer:
+        if self._authorizer is None:
+            check_origin(request)
         admit_head(self._doorkeeper, request)
         with self._places.reading(request.client):
             request = await whole.body(request, self._options)

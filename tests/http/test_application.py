@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from edda.exceptions import DatabaseUnavailableError, ShuttingDownError
-from edda.http import HttpApp, HttpOptions
+from edda.http import BearerToken, HttpApp, HttpOptions
 from edda.http.asgi import Message
 from tests.http.support import GONE, FakeDoor, call, chunk, exchange, scope_of
 
@@ -404,3 +404,29 @@ async def test_without_an_authorizer_a_public_address_is_worth_one_warning(
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert warnings[0].startswith("192.0.2.7 can be reached by others")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 202),
+        ({"origin": "http://localhost:8000", "host": "localhost:8000"}, 202),
+        ({"origin": "http://evil.example", "host": "localhost:8000"}, 403),
+        ({"origin": "null", "host": "localhost:8000"}, 403),
+        ({"sec-fetch-site": "same-origin", "origin": "https://public.example", "host": "internal"}, 202),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"sec-fetch-site": "none"}, 202),
+    ],
+)
+async def test_a_web_page_of_another_site_cannot_use_an_app_that_has_no_authorizer(
+    door: FakeDoor, headers: dict[str, str], status: int
+) -> None:
+    assert (await call(HttpApp(door), "POST", "/cancel/order-1", headers=headers)).status == status
+    assert len(door.cancelled) == (status == 202)
+
+
+async def test_with_an_authorizer_the_token_decides_and_not_the_origin(door: FakeDoor) -> None:
+    headers = {"origin": "https://shop.example", "host": "api.example", "authorization": "Bearer token-1"}
+    app = HttpApp(door, authorizer=BearerToken("token-1"))
+    assert (await call(app, "POST", "/cancel/order-1", headers=headers)).status == 202
