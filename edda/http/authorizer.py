@@ -50,12 +50,15 @@ async def admit(authorizer: Authorizer | None, request: Request, action: Action,
     """Raises Refusal or `ForbiddenError`."""
     if authorizer is None:
         return ANYONE
-    principal = await authorizer.authorize(request, action, resource)
-    if principal is None:
+    return _checked(await authorizer.authorize(request, action, resource), authorizer)
+
+
+def _checked(answer: object, authorizer: Authorizer) -> Principal:
+    if answer is None:
         raise unauthorized()
-    if not isinstance(principal, Principal):  # pyright: ignore[reportUnnecessaryIsInstance] - True is not a name
-        raise TypeError(f"{authorizer!r}.authorize() must return a Principal or None, not {principal!r}")
-    return principal
+    if not isinstance(answer, Principal):  # True is nobody's name
+        raise TypeError(f"{authorizer!r}.authorize() must return a Principal or None, not {answer!r}")
+    return answer
 
 
 def doorkeeper_of(authorizer: Authorizer | None) -> Doorkeeper | None:
