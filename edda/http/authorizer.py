@@ -61,7 +61,7 @@ def _checked(answer: object, authorizer: Authorizer) -> Principal:
     return answer
 
 
-def doorkeeper_of(authorizer: Authorizer | None) -> Doorkeeper | None:
+def doorkeeper_of(authorizer: object) -> Doorkeeper | None:
     """To be asked once: the question costs more than all else that is asked of a request."""
     return authorizer if isinstance(authorizer, Doorkeeper) else None
 
