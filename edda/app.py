@@ -11,9 +11,10 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 from edda.context import NewEvent
@@ -53,6 +54,10 @@ from edda.workflow import (
     workflows as declared_workflows,
 )
 
+if TYPE_CHECKING:  # loaded with the first request
+    from edda.http import Authorizer, Door, HttpApp, HttpOptions
+    from edda.http.asgi import Receive, Scope, Send
+
 log = logging.getLogger("edda.app")
 
 P = ParamSpec("P")
@@ -68,7 +73,8 @@ class EddaApp:
     """Durable workflows in this process, kept in the database at `db_url`.
 
     `async with EddaApp(db_url=...) as app:`, or `initialize()` and `shutdown()`. It belongs to the event loop and the
-    process in which it was initialised. Nothing is opened before that.
+    process in which it was initialised. Nothing is opened before that. It is an ASGI application, too: serve it with
+    uvicorn, or mount it at any path of another one, with `lifespan=app.lifespan` there.
 
     Args:
         service_name: Shown with the worker; no meaning beyond that.
@@ -86,6 +92,8 @@ class EddaApp:
         session_pool_size: Connections behind `ctx.session`. session_hold_seconds: the longest transaction on SQLite.
         shutdown_grace_seconds: How long `shutdown()` waits for attempts under way.
         loop_stall_seconds: An event loop that does not answer for so long is given up, with its lease.
+        authorizer: Decides about every event and every cancel that comes over HTTP; see `edda.http`.
+        http: `HttpOptions`: the limits of the HTTP face.
     """
 
     def __init__(
@@ -109,6 +117,8 @@ class EddaApp:
         session_hold_seconds: float = 20.0,
         shutdown_grace_seconds: float = 20.0,
         loop_stall_seconds: float = 300.0,
+        authorizer: Authorizer | None = None,
+        http: HttpOptions | None = None,
     ) -> None:
         _check_name(service_name)
         check_policy("default_retry_policy", default_retry_policy)
@@ -149,6 +159,8 @@ class EddaApp:
             activity_threads=activity_threads,
             default_retry_policy=default_retry_policy or DEFAULT_RETRY_POLICY,
         )
+        self._authorizer = authorizer
+        self._http_options = http
         self._engine: Engine | None = None
         self._home: tuple[asyncio.AbstractEventLoop, int] | None = None
         self._starting: asyncio.Lock | None = None
@@ -259,6 +271,29 @@ class EddaApp:
     def worker_id(self) -> str:
         """Id of this process's worker; empty before `initialize()`."""
         return self._engine.worker_id if self._engine is not None else ""
+
+    # -- HTTP --------------------------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application: CloudEvents on any path, `POST /cancel/{instance_id}`, `/healthz`, `/readyz`."""
+        await self._http(scope, receive, send)
+
+    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[dict[str, Door]]:
+        """For the framework that it is mounted in, `FastAPI(lifespan=app.lifespan)`: mounts are told of no lifespan."""
+        return self._http.lifespan(app)
+
+    @functools.cached_property
+    def _http(self) -> HttpApp:
+        from edda.http import HttpApp
+
+        return HttpApp(self, authorizer=self._authorizer, options=self._http_options)
+
+    async def check(self) -> bool:
+        """Whether it can serve now: initialised, not shutting down, and the database answers."""
+        if self._engine is None or self._closing:
+            return False
+        await self._engine.store.instances([InstanceId("")])
+        return True
 
     # -- instances ---------------------------------------------------------------------------------------------------
 

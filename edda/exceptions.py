@@ -179,6 +179,12 @@ class NondeterminismError(EddaError):
         self.found = found
 
 
+class ForbiddenError(EddaError):
+    """Who asks is known, but may not do this. An authorizer raises it; its text is sent to the client."""
+
+    retryable = False
+
+
 # -- the world ------------------------------------------------------------------------------------------------------
 
 
