@@ -24,7 +24,6 @@ from edda.core.commit import (
     Creation,
     End,
     NewInstance,
-    OutboxMessage,
     Park,
     Stay,
     Undo,
@@ -42,6 +41,7 @@ from edda.core.lifecycle import (
     Status,
 )
 from edda.exceptions import StorageError
+from edda.storage.memory_outbox import MemoryOutbox
 from edda.storage.port import Claims, Fenced, InstanceRow, LeaseLine, Notice, Reaped, Renewal, UserTransaction
 
 CRASHES_OF_A_SUSPECT: Final = 2
@@ -59,10 +59,11 @@ class _Worker:
     alive: bool = True
 
 
-class MemoryStore:
+class MemoryStore(MemoryOutbox):
     """A `Store` in memory. Its attributes are open to tests."""
 
     def __init__(self, now_us: Callable[[], int] = _system_clock_us) -> None:
+        super().__init__()
         self.now_us = now_us
         self.workers: dict[WorkerId, _Worker] = {}
         self.presence: set[WorkerId] = set()
@@ -70,7 +71,6 @@ class MemoryStore:
         self.seen_wakes: dict[InstanceId, int] = {}
         """`wakes` of each instance when it was claimed or created."""
         self.history: dict[InstanceId, list[HistoryEvent]] = {}
-        self.outbox: list[OutboxMessage] = []
         self.effects: list[Any] = []
         """The rows that users added in `ctx.session`, as far as committed."""
 

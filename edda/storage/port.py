@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from edda.core.commit import Batch, BatchOutcome, Commit, Creation, NewInstance, Verdict
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
+from edda.storage.outbox import OutboxStore
 
 
 class Fenced(BaseException):
@@ -147,7 +148,7 @@ class LeaseLine(Protocol):
         ...
 
 
-class Store(Protocol):
+class Store(OutboxStore, Protocol):
     """A database with the tables of edda in it."""
 
     # -- life --------------------------------------------------------------------------------------------------------
