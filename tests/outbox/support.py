@@ -110,8 +110,8 @@ class Bench:
     async def settled(self, condition: Callable[[], bool]) -> None:
         """Let everything run until the store looks as wished."""
         async with asyncio.timeout(SOON):
-            while not condition():
-                await asyncio.sleep(0)
+            while not condition():  # noqa: ASYNC110
+                await asyncio.sleep(0)  # the model has no news to wait for
 
     @property
     def leased(self) -> list[str]:

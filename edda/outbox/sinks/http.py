@@ -57,13 +57,17 @@ def make(url: str) -> Sink:
 
 def best_client() -> Client:
     """aiohttp where it is installed: a request costs it a fifth of the time."""
-    if importlib.util.find_spec("aiohttp") is not None:
+    if is_installed("aiohttp"):
         from edda.outbox.sinks.http_aiohttp import AiohttpClient
 
         return AiohttpClient()
     from edda.outbox.sinks.http_httpx2 import Httpx2Client
 
     return Httpx2Client()
+
+
+def is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 class HttpSink:

@@ -23,6 +23,7 @@ class Httpx2Client:
         )
 
     async def post(self, url: str, message: Message) -> Response:
+        self._client.cookies.clear()
         async with self._client.stream("POST", url, content=message.body, headers=message.headers) as answer:
             body = b""
             # Raw: nobody unpacks a bomb.
