@@ -229,6 +229,8 @@ class Driver:
             return False
         outcome.recorded = event
         self._tell(news)
+        if commit.outbox:
+            self._house.posted()
         return True
 
     def _draft_success(self, outcome: Outcome) -> HistoryEvent:

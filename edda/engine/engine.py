@@ -44,6 +44,10 @@ class Settings:
     default_retry_policy: RetryPolicy
 
 
+def _nobody_relays() -> None:
+    """Events were put into the outbox: a hint for a relayer, where there is one."""
+
+
 class Engine:
     """Runs workflows for one app, in one event loop."""
 
@@ -56,6 +60,7 @@ class Engine:
         observer: object | None,
         workflows: Callable[[], Mapping[str, Workflow[..., object]]],
         environment: Environment | None = None,
+        on_posted: Callable[[], None] = _nobody_relays,
     ) -> None:
         self.store = store
         self.environment = environment or Environment()
@@ -63,6 +68,7 @@ class Engine:
         self._settings = settings
         self._observer = observer
         self._workflows = workflows
+        self._on_posted = on_posted
         self._clock = DatabaseClock(self.environment)
         self._hooks = HookQueue(observer)
         self._results = Results(store, self.environment, runs_here=self._runs_here)
@@ -123,6 +129,7 @@ class Engine:
             workflows=self._workflows,
             endings=self,
             on_dead=self._replace,
+            on_posted=self._on_posted,
             inheritance=self._legacy,
         )
         try:

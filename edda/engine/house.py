@@ -69,6 +69,10 @@ class House(Protocol):
         """The workflow function ran out of memory: a crash of the worker, not a failure of the instance."""
         ...
 
+    def posted(self) -> None:
+        """Events are in the outbox, durably."""
+        ...
+
     def lost(self, driver: Driver) -> None:
         """Storage refused: somebody else has the claim."""
         ...

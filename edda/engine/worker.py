@@ -91,6 +91,7 @@ class Worker:
         workflows: Callable[[], Mapping[str, Workflow[..., object]]],
         endings: Endings,
         on_dead: Callable[[Worker], None],
+        on_posted: Callable[[], None],
         inheritance: Legacy,
     ) -> None:
         self.id = worker_id
@@ -115,6 +116,7 @@ class Worker:
         self._workflows = workflows
         self._endings = endings
         self._on_dead = on_dead
+        self.posted = on_posted
         self._residents = Residents(residents_max=0 if environment.always_evict else bounds.residents_max)
         self._committer = Committer(
             store,
@@ -480,6 +482,8 @@ class Worker:
 
     def _spread(self, commit: Commit) -> None:
         """After a commit: tell those whom it woke, and run the children that it created here."""
+        if commit.outbox:
+            self.posted()
         for child in commit.children:
             if child.owner is not None:
                 self._adopt_new(child)
