@@ -10,17 +10,23 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+from uuid import UUID
 
+from edda.context import NewEvent
 from edda.core.commit import Creation, NewInstance
+from edda.core.event import CloudEvent, Receipt
 from edda.core.history import InstanceId
 from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
 from edda.core.options import check_count, check_seconds
 from edda.core.retry import check_policy
-from edda.engine.codec import decode_error
+from edda.engine.codec import decode_error, encode_event_data
 from edda.engine.engine import Engine, Settings
+from edda.engine.event_draft import EventDraft
 from edda.engine.heartbeat import Lease
 from edda.engine.plans import plan_of, too_large
 from edda.engine.replies import decode_result, ending_error
@@ -28,6 +34,7 @@ from edda.engine.worker import Bounds
 from edda.exceptions import (
     ConflictError,
     DeadLetterNotFoundError,
+    InstanceEndedError,
     InstanceNotFoundError,
     NotCancellableError,
     NotRepairableError,
@@ -52,6 +59,10 @@ from edda.workflow import (
     workflows as declared_workflows,
 )
 
+if TYPE_CHECKING:  # loaded with the first request
+    from edda.http import Authorizer, Door, HttpApp, HttpOptions
+    from edda.http.asgi import Receive, Scope, Send
+
 log = logging.getLogger("edda.app")
 
 P = ParamSpec("P")
@@ -70,7 +81,8 @@ class EddaApp:
     """Durable workflows in this process, kept in the database at `db_url`.
 
     `async with EddaApp(db_url=...) as app:`, or `initialize()` and `shutdown()`. It belongs to the event loop and the
-    process in which it was initialised. Nothing is opened before that.
+    process in which it was initialised. Nothing is opened before that. It is an ASGI application, too: serve it with
+    uvicorn, or mount it at any path of another one, with `lifespan=app.lifespan` there.
 
     Args:
         service_name: Shown with the worker; no meaning beyond that.
@@ -90,6 +102,8 @@ class EddaApp:
         shutdown_grace_seconds: How long `shutdown()` waits for attempts under way.
         outbox_retention_seconds: After so long events that were delivered are deleted.
         loop_stall_seconds: An event loop that does not answer for so long is given up, with its lease.
+        authorizer: Decides about every event and every cancel that comes over HTTP; see `edda.http`.
+        http: `HttpOptions`: the limits of the HTTP face.
     """
 
     def __init__(
@@ -114,6 +128,8 @@ class EddaApp:
         shutdown_grace_seconds: float = 20.0,
         loop_stall_seconds: float = 300.0,
         outbox_retention_seconds: float = 7 * 86400.0,
+        authorizer: Authorizer | None = None,
+        http: HttpOptions | None = None,
     ) -> None:
         _check_name(service_name)
         check_policy("default_retry_policy", default_retry_policy)
@@ -161,6 +177,8 @@ class EddaApp:
             poll_seconds=poll_seconds,
             retention_seconds=outbox_retention_seconds,
         )
+        self._authorizer = authorizer
+        self._http_options = http
         self._engine: Engine | None = None
         self._relayer: Relayer | None = None
         self._home: tuple[asyncio.AbstractEventLoop, int] | None = None
@@ -184,15 +202,19 @@ class EddaApp:
         async with self._starting:
             if self._engine is not None:
                 return
-            sink = self._make_sink()
-            engine = Engine(
-                app=self,
-                store=self._make_store(),
-                settings=self._settings,
-                observer=self.hooks,
-                workflows=self._registered,
-                on_posted=self._hint_relayer,
-            )
+            try:
+                sink = self._make_sink()
+                engine = Engine(
+                    app=self,
+                    store=self._make_store(),
+                    settings=self._settings,
+                    observer=self.hooks,
+                    workflows=self._registered,
+                    on_posted=self._hint_relayer,
+                )
+            except BaseException:
+                self._home = None
+                raise
             try:
                 await engine.begin()
             except BaseException:
@@ -310,6 +332,29 @@ class EddaApp:
         """Id of this process's worker; empty before `initialize()`."""
         return self._engine.worker_id if self._engine is not None else ""
 
+    # -- HTTP --------------------------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application: CloudEvents on any path, `POST /cancel/{instance_id}`, `/healthz`, `/readyz`."""
+        await self._http(scope, receive, send)
+
+    def lifespan(self, app: object = None) -> AbstractAsyncContextManager[dict[str, Door]]:
+        """For the framework that it is mounted in, `FastAPI(lifespan=app.lifespan)`: mounts are told of no lifespan."""
+        return self._http.lifespan(app)
+
+    @functools.cached_property
+    def _http(self) -> HttpApp:
+        from edda.http import HttpApp
+
+        return HttpApp(self, authorizer=self._authorizer, options=self._http_options)
+
+    async def check(self) -> bool:
+        """Whether it can serve now: initialised, not shutting down, and the database answers."""
+        if self._engine is None or self._closing:
+            return False
+        await self._engine.store.instances([InstanceId("")])
+        return True
+
     # -- instances ---------------------------------------------------------------------------------------------------
 
     async def start(
@@ -423,6 +468,32 @@ class EddaApp:
             raise InstanceNotFoundError(instance_id)
         if before.status not in CANCELLABLE:
             raise NotCancellableError(instance_id, before.status.value)
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def direct(self, event: NewEvent) -> NewEvent:
+        """With a broker events go there, through the outbox; without one to our own inbox."""
+        return event if event.to_outbox or self.broker_url is None else replace(event, to_outbox=True)
+
+    async def send(self, event: NewEvent) -> str:
+        """What `send_event` does outside of workflows and activities."""
+        engine = await self._ready()
+        draft = EventDraft(
+            str(UUID(hex=engine.environment.sortable_id())), self.direct(event), encode_event_data(event.data)
+        )
+        if draft.event.to_outbox:
+            raise NotImplementedError("to the outbox from outside of a run")
+        (receipt,) = await self.accept([draft.for_inbox(at_us=engine.environment.wall_us())])
+        if receipt is Receipt.NO_SUCH_INSTANCE:
+            raise InstanceNotFoundError(event.target or "")
+        if receipt is Receipt.INSTANCE_ENDED:
+            raise InstanceEndedError(event.target or "")
+        return draft.id
+
+    async def accept(self, events: Sequence[CloudEvent]) -> Sequence[Receipt]:
+        """Store events that came from anywhere; durable when it returns what became of each."""
+        engine = await self._ready()
+        return await engine.inbox.accept(events)
 
     async def retry(self, instance_id: str) -> None:
         """Let an instance go on that was set aside or could not be undone; see `WorkflowHandle.retry`."""

@@ -119,6 +119,14 @@ class NotCancellableError(EddaError):
         self.status = status
 
 
+class InstanceEndedError(EddaError):
+    """The event is addressed to an instance that has ended, and was not stored."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(f"Workflow instance '{instance_id}' has ended: it receives no more events")
+        self.instance_id = instance_id
+
+
 class NotRepairableError(EddaError):
     """`retry()` has nothing to do for an instance in this status."""
 
@@ -180,6 +188,12 @@ class NondeterminismError(EddaError):
         self.seq = seq
         self.recorded = recorded
         self.found = found
+
+
+class ForbiddenError(EddaError):
+    """Who asks is known, but may not do this. An authorizer raises it; its text is sent to the client."""
+
+    retryable = False
 
 
 # -- the world ------------------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from edda.core.event import CloudEvent
 
 SPECVERSION: Final = "1.0"
 
+NO_EXTENSIONS: Final = MappingProxyType[str, str]({})
+
 CORE: Final = frozenset({"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema"})
 
 INTEGERS: Final = range(-(2**31), 2**31)
@@ -38,7 +40,7 @@ _TIME = re.compile(
     r"(?:\.[0-9]+)?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
 
-_DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 # RFC 3986. Possessive, so that no text can make it try twice; `%` must be followed by two hexadecimal digits.
 _UNRESERVED = r"A-Za-z0-9\-._~!$&'()*+,;="
@@ -71,8 +73,8 @@ class Attributes:
             raise CloudEventError("attribute_too_large", f"id has more than {self._limits.id_chars} characters")
         source, kind = self._source(), self._required("type")
         subject, time, schema = self._optional("subject"), self._time(), self._dataschema()
-        rest = {} if not self._left else {"extensions": self._extensions()}
-        return CloudEvent(identity, source, kind, subject, time, datacontenttype, schema, json, blob, **rest)
+        extensions = self._extensions() if self._left else NO_EXTENSIONS
+        return CloudEvent(identity, source, kind, subject, time, datacontenttype, schema, json, blob, extensions)
 
     @staticmethod
     def _check_version(version: str | None) -> None:
@@ -169,5 +171,5 @@ def _is_time(time: str) -> bool:
     match = _TIME.fullmatch(time)
     if match is None:
         return False
-    year, month, day = map(int, match.groups())
-    return day <= _DAYS[month - 1] and ((month, day) != (2, 29) or isleap(year))
+    year, month, day = match.groups()
+    return day <= "28" or int(day) <= (28 + isleap(int(year)) if month == "02" else _DAYS[int(month) - 1])

@@ -12,12 +12,13 @@ from typing import Final, NamedTuple
 
 from edda.cloudevents.attributes import SPECVERSION, Attributes, canonical
 from edda.cloudevents.errors import CloudEventError
-from edda.cloudevents.json_text import normal_text
+from edda.cloudevents.json_text import read
 from edda.cloudevents.limits import LIMITS, Limits
 from edda.core.event import JSON_TYPE, CloudEvent
 
 _WORD = r"[A-Za-z0-9!#$%&'*+\-.^_`|~]++"
-_MEDIA_TYPE = re.compile(rf"({_WORD}/{_WORD}) *+(;[\x20-\x7e]*+)?")
+# No space at the end: a header would lose it.
+_MEDIA_TYPE = re.compile(rf"({_WORD}/{_WORD})( *+;(?:[\x20-\x7e]*[\x21-\x7e])?)?")
 _CHARSET = re.compile(r'; *+charset *+= *+"?([^";]*+)', re.IGNORECASE)
 
 
@@ -64,7 +65,7 @@ def data_in_bytes(type: str | None, content: bytes, limits: Limits) -> Data:
         return Data(None, None, content) if content else NO_DATA
     if not is_json(type, limits):
         return Data(type, None, content)
-    return Data(type, normal_text(content, "the data", limits.json_depth) if content else None, None)
+    return Data(type, _json(content, limits) if content else None, None)
 
 
 def data_in_text(type: str, content: object) -> Data:
@@ -109,7 +110,11 @@ def _normal_data(event: CloudEvent, limits: Limits) -> Data:
     type = event.datacontenttype or JSON_TYPE
     if not is_json(type, limits):
         raise CloudEventError("invalid_data", "data that is JSON needs a datacontenttype that says so")
-    return Data(type, normal_text(_utf8(event.json), "the data", limits.json_depth), None)
+    return Data(type, _json(_utf8(event.json), limits), None)
+
+
+def _json(content: bytes, limits: Limits) -> str:
+    return read(content, "the data", limits.json_depth).text.decode()
 
 
 def _utf8(json: str) -> bytes:

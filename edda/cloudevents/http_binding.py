@@ -29,7 +29,8 @@ _FAMILY: Final = "application/cloudevents"
 _PREFIX: Final = b"ce-"
 _CHARSETS: Final = frozenset({None, "utf-8", "utf8", "us-ascii"})
 _AS_IT_IS: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
-_QUOTED_STRING = re.compile(rb'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_QUOTED_STRING = re.compile(rb'"((?:[^"\\]|\\.)*+)("|\Z|\\\Z)', re.DOTALL)
+"""To its quote or, without one, to the end: so no value is searched from each of its quotes again."""
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 
 
@@ -126,6 +127,8 @@ def _repeated(name: bytes) -> CloudEventError:
 
 def _format(content_type: str, limits: Limits) -> str:
     """STRUCTURED or BATCH, or CloudEventError: of the event formats only JSON is known."""
+    if content_type in (STRUCTURED, BATCH):
+        return content_type
     kind: MediaType = media_type(content_type, limits)
     if kind.essence not in (STRUCTURED, BATCH):
         raise CloudEventError(
@@ -146,7 +149,7 @@ def _decoded(name: bytes, value: bytes) -> str:
     """Section 3.1.3.2: first quotes, then percent signs, then UTF-8. A `%` without digits stands for itself."""
     value = value.strip(b" \t")
     if b'"' in value:
-        value = _QUOTED_STRING.sub(lambda found: _QUOTED_PAIR.sub(rb"\1", found[1]), value)
+        value = _QUOTED_STRING.sub(_unquoted, value)
     if b"%" in value:
         value = unquote_to_bytes(value)
     try:
@@ -155,6 +158,11 @@ def _decoded(name: bytes, value: bytes) -> str:
         raise CloudEventError(
             "invalid_attribute", f"{quoted(name.decode('latin-1'))} is not UTF-8 after its percent signs are decoded"
         ) from None
+
+
+def _unquoted(string: re.Match[bytes]) -> bytes:
+    """A quote that nothing closes stands for itself."""
+    return _QUOTED_PAIR.sub(rb"\1", string[1]) if string[2] == b'"' else string[0]
 
 
 def _encoded(value: str) -> bytes:

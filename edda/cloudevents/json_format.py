@@ -15,29 +15,27 @@ from pydantic_core import to_json
 from edda.cloudevents.attributes import Attributes, canonical
 from edda.cloudevents.data import Data, attributes_of, data_in_bytes, data_in_text, is_json
 from edda.cloudevents.errors import CloudEventError
-from edda.cloudevents.json_text import Document, JsonValue, check, end_of_value, read
+from edda.cloudevents.json_text import Document, JsonValue, elements, length, read
 from edda.cloudevents.limits import Limits
 from edda.core.event import JSON_TYPE, CloudEvent
 
 
 def read_event(body: bytes, limits: Limits) -> CloudEvent:
-    document = read(body, "the event")
+    document = read(body, "the event", limits.json_depth + 1)
     members = document.value
     if not isinstance(members, dict):
         raise CloudEventError("invalid_event", "an event is a JSON object")
-    check(document, "the event", limits.json_depth + 1)
     data = _data(document, members, limits)
     return Attributes(_texts(members), limits).event(*data)
 
 
 def read_batch(body: bytes, limits: Limits) -> list[CloudEvent | CloudEventError]:
-    document = read(body, "the batch")
-    if not isinstance(document.value, list):
+    count = length(body, "the batch")
+    if count is None:
         raise CloudEventError("invalid_event", "a batch is a JSON array")
-    count = len(document.value)
     if count > limits.batch_events:
         raise CloudEventError("batch_too_large", f"the batch has {count} events; {limits.batch_events} are taken")
-    return [_judged(element, limits) for element in _elements(document.text.decode(), count)]
+    return [_judged(element, limits) for element in elements(body, count)]
 
 
 def write_event(event: CloudEvent) -> bytes:
@@ -64,17 +62,6 @@ def _judged(element: bytes, limits: Limits) -> CloudEvent | CloudEventError:
         return error
 
 
-def _elements(text: str, count: int) -> list[bytes]:
-    """The texts of an array's elements."""
-    elements: list[bytes] = []
-    start = 1
-    for _ in range(count):
-        end = end_of_value(text, start)
-        elements.append(text[start:end].encode())
-        start = end + 1
-    return elements
-
-
 def _texts(members: dict[str, JsonValue]) -> dict[str, str]:
     """Attributes in their canonical text; without those that are null."""
     return {
@@ -86,34 +73,34 @@ def _texts(members: dict[str, JsonValue]) -> dict[str, str]:
 
 def _data(document: Document, members: dict[str, JsonValue], limits: Limits) -> Data:
     """Takes what is about data out of the members."""
-    has_data, last = "data" in members, next(reversed(members), None)
+    names = list(members)
     value = members.pop("data", None)
     encoded = members.pop("data_base64", None)
     type = members.pop("datacontenttype", None)
     if type is not None:
-        type = canonical("datacontenttype", type)
-    if not has_data:
+        type = canonical("datacontenttype", type).strip(" ")
+    if "data" not in names:
         return data_in_bytes(type, b"" if encoded is None else _decoded(encoded), limits)
     if encoded is not None:
         raise CloudEventError("invalid_data", "an event has data or data_base64, not both")
     if type is not None and not is_json(type, limits):
         return data_in_text(type, value)
-    return Data(type or JSON_TYPE, _text_of_data(document.text, is_last=last == "data"), None)
+    return Data(type or JSON_TYPE, _text_of_data(document.text, names), None)
 
 
-def _text_of_data(text: bytes, *, is_last: bool) -> str:
-    """The JSON text of the member `data`, whose digits the value has lost.
+def _text_of_data(text: bytes, names: list[str]) -> str:
+    """The JSON text of the member `data`, whose digits the value has lost; `names` are those of all members.
 
-    In normal form `{"data":` at the very beginning or the first `,"data":` is that member, at whatever place a comma
-    stands in a string: within a string a quote would have a backslash. It is not a member of something deeper: before
-    it are only attributes, and one that is an array or an object is refused.
+    In normal form the text is cut at keys alone: `,"name":` is one wherever it stands, as a quote within a string has a
+    backslash. Around `data` are only attributes, none of which holds a key: an array or an object there is refused, and
+    so are names with other letters. So the first `"data":` begins it, and the last key of the next attribute ends it.
     """
     key = b'{"data":' if text.startswith(b'{"data":') else b',"data":'
     start = text.index(key) + len(key)
-    if is_last:
+    position = names.index("data") + 1
+    if position == len(names):
         return text[start:-1].decode()
-    after = text[start:].decode()
-    return after[: end_of_value(after, 0)]
+    return text[start : text.rindex(b",%b:" % to_json(names[position]))].decode()
 
 
 def _decoded(encoded: JsonValue) -> bytes:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from edda.core.event import CloudEvent
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
+from edda.core.routing import Route
 
 
 class NewInstance(NamedTuple):
@@ -58,6 +60,21 @@ class OutboxMessage(NamedTuple):
     blob: bytes | None
     content_type: str
     at_us: int
+
+
+class Post(NamedTuple):
+    """An event for our own inbox, sent by the history row with this `seq`."""
+
+    seq: int
+    event: CloudEvent
+
+
+class EventWait(NamedTuple):
+    """A call of the body that waits for an event, as others see it: an event with this route wakes the instance."""
+
+    call_id: str
+    type: str
+    route: Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +139,14 @@ class Commit(NamedTuple):
     """
     cancels: tuple[InstanceId, ...] = ()
     """Instances to cancel in the same transaction (children, when their parent fails or is cancelled)."""
+    waits: tuple[EventWait, ...] = ()
+    """Waits that are to be known from now on; one of the same call is replaced."""
+    waits_over: tuple[str, ...] = ()
+    """Calls whose waits are over."""
+    no_waits_left: bool = False
+    """The body is over: forget every wait of the instance."""
+    posts: tuple[Post, ...] = ()
+    """Events for our own inbox."""
 
 
 class Verdict(Enum):

@@ -33,6 +33,8 @@ class Kind(StrEnum):
     TIMER_FIRED = "TimerFired"
     EVENT_RECEIVED = "EventReceived"
     EVENT_TIMED_OUT = "EventTimedOut"
+    EVENT_REJECTED = "EventRejected"
+    """An event came that the model of its wait does not accept: it is passed over, and the wait goes on."""
     EVENT_SENT = "EventSent"
 
     CHILD_STARTED = "ChildStarted"

@@ -16,6 +16,7 @@ from edda.workflow import App
 
 if TYPE_CHECKING:
     from edda.engine.driver import Driver
+    from edda.engine.event_waits import Question
 
 
 class House(Protocol):
@@ -53,6 +54,14 @@ class House(Protocol):
         """Read these rows soon, and tell the driver through `children_looked_up`."""
         ...
 
+    def ask_inbox(self, driver: Driver, question: Question) -> None:
+        """Look for these events soon, and tell the driver through `inbox_answered`."""
+        ...
+
+    def spread(self, commit: Commit) -> None:
+        """A commit is durable: tell those whom it concerns."""
+        ...
+
     def released(self, driver: Driver, *, due_us: int | None, woken: bool) -> None:
         """The instance is parked, durably; `woken`: it is claimable again already."""
         ...
@@ -67,10 +76,6 @@ class House(Protocol):
 
     def crashed(self, error: MemoryError) -> None:
         """The workflow function ran out of memory: a crash of the worker, not a failure of the instance."""
-        ...
-
-    def posted(self) -> None:
-        """Events are in the outbox, durably."""
         ...
 
     def lost(self, driver: Driver) -> None:

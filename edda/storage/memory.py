@@ -41,6 +41,7 @@ from edda.core.lifecycle import (
     Status,
 )
 from edda.exceptions import StorageError
+from edda.storage.memory_inbox import InboxModel
 from edda.storage.memory_outbox import MemoryOutbox
 from edda.storage.port import Claims, Fenced, InstanceRow, LeaseLine, Notice, Reaped, Renewal, UserTransaction
 
@@ -59,11 +60,12 @@ class _Worker:
     alive: bool = True
 
 
-class MemoryStore(MemoryOutbox):
+class MemoryStore(InboxModel, MemoryOutbox):
     """A `Store` in memory. Its attributes are open to tests."""
 
     def __init__(self, now_us: Callable[[], int] = _system_clock_us) -> None:
-        super().__init__()
+        InboxModel.__init__(self)
+        MemoryOutbox.__init__(self)
         self.now_us = now_us
         self.workers: dict[WorkerId, _Worker] = {}
         self.presence: set[WorkerId] = set()
@@ -96,11 +98,13 @@ class MemoryStore(MemoryOutbox):
             for record in commit.records:
                 self.history.setdefault(commit.instance_id, []).append(record)
             self.outbox.extend(commit.outbox)
+            self.change_waits(commit)
+            self.post(commit, now_us)
         for commit in accepted:
             self._change_row(commit, now_us)
         for commit in accepted:
             for woken in commit.wakes:
-                self._wake(woken, now_us)
+                self.wake(woken, now_us)
         for commit in accepted:
             for cancelled in commit.cancels:
                 self._cancel(cancelled, by=commit.instance_id, now_us=now_us)
@@ -182,7 +186,7 @@ class MemoryStore(MemoryOutbox):
                 ended_at_us=now_us if change.status in ENDED else None,
             )
 
-    def _wake(self, instance_id: InstanceId, now_us: int) -> None:
+    def wake(self, instance_id: InstanceId, now_us: int) -> None:
         row = self.rows.get(instance_id)
         if row is not None and row.status not in ENDED | SET_ASIDE:
             self._update(instance_id, now_us, wakes=row.wakes + 1, claimable_at_us=_at_once(row, now_us))

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from edda.core.commit import Batch, BatchOutcome, Commit, Creation, NewInstance, Verdict
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
+from edda.storage.inbox import InboxStore
 from edda.storage.outbox import OutboxStore
 
 
@@ -148,7 +149,7 @@ class LeaseLine(Protocol):
         ...
 
 
-class Store(OutboxStore, Protocol):
+class Store(InboxStore, OutboxStore, Protocol):
     """A database with the tables of edda in it."""
 
     # -- life --------------------------------------------------------------------------------------------------------

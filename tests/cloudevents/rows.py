@@ -116,6 +116,8 @@ HEADER_VALUES = [
     binary("HTTP 3.1.3.2", "quotes, then percent signs", event(subject='"'), subject="%22"),
     binary("HTTP 3.1.3.2", "a quoted part", event(subject="x a b y"), subject='x "a b" y'),
     binary("EDDA", "a lone quote stands for itself", event(subject='5" disk'), subject='5" disk'),
+    binary("EDDA", "a lone quote after a string", event(subject='a b "c'), subject='"a b" "c'),
+    binary("EDDA", "a lone quote and a backslash", event(subject='a "\\'), subject='a "\\'),
     binary("EDDA", "a lone percent sign stands for itself", event(subject="100%"), subject="100%"),
     binary("EDDA", "a percent sign without digits", event(subject="%zz %1"), subject="%zz %1"),
     binary("EDDA", "UTF-8 that nobody encoded", event(subject="Köln"), subject="Köln".encode()),
@@ -286,6 +288,13 @@ DATA = [
     members("JSON 3.1.2", "an object of another type", '"datacontenttype":"text/xml","data":{}', "invalid_data"),
     members("EDDA", "null of another type", '"datacontenttype":"text/xml","data":null', "invalid_data"),
     members("CORE 3.1", "no media type, structured", '"datacontenttype":"json","data":{}', "invalid_attribute"),
+    members(
+        "EDDA",
+        "spaces around a media type",
+        '"datacontenttype":" a/b ; c ","data":""',
+        event(datacontenttype="a/b ; c", blob=b""),
+    ),
+    members("EDDA", "a media type of spaces", '"datacontenttype":" ","data":""', "invalid_attribute"),
     members("CORE 3.1", "an empty media type", '"datacontenttype":"","data":{}', "invalid_attribute"),
     members("JSON 2.2", "a media type that is a number", '"datacontenttype":1,"data":{}', "invalid_attribute"),
     members(

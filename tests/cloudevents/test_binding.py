@@ -114,6 +114,7 @@ def test_bytes_are_sent_in_base64_and_json_as_it_is() -> None:
         (event(source="a b"), "invalid_attribute"),
         (event(type="a\r\nx: y"), "invalid_attribute"),
         (event(datacontenttype="a/b\r\nx: y", blob=b""), "invalid_attribute"),
+        (event(datacontenttype="a/b; c ", blob=b""), "invalid_attribute"),
         (event(time="now"), "invalid_attribute"),
         (event(extensions={"A": "x"}), "invalid_attribute"),
         (event(extensions={"id": "x"}), "invalid_attribute"),

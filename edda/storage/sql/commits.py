@@ -31,12 +31,14 @@ from edda.core.lifecycle import Status
 from edda.storage.port import Fenced
 from edda.storage.sql.dialects.base import Dialect, Problem
 from edda.storage.sql.judge import ENDED_COLUMNS, LOCKED_COLUMNS, MOVED_COLUMNS, judge, targets
-from edda.storage.sql.rows import NEW_INSTANCE_COLUMNS, insert, new_instance_row, outbox_row
-from edda.storage.sql.schema import HISTORY_COLUMNS, OUTBOX_COLUMNS
+from edda.storage.sql.rows import NEW_INSTANCE_COLUMNS, inbox_row, insert, new_instance_row, outbox_row
+from edda.storage.sql.schema import HISTORY_COLUMNS, INBOX, INBOX_COLUMNS, OUTBOX_COLUMNS, WAIT, WAIT_COLUMNS
 from edda.storage.sql.verb import Row, Statement, Verb
 
 INSERT_HISTORY: Final = insert("edda_history", HISTORY_COLUMNS)
 INSERT_OUTBOX: Final = insert("edda_outbox", OUTBOX_COLUMNS)
+INSERT_WAIT: Final = insert("edda_wait", WAIT_COLUMNS)
+INSERT_EVENT: Final = insert("edda_inbox", INBOX_COLUMNS)
 INSERT_INSTANCE: Final = insert("edda_instance", NEW_INSTANCE_COLUMNS)
 ACCEPTED: Final = frozenset({Verdict.COMMITTED, Verdict.WOKEN})
 PAYLOAD_PER_STATEMENT: Final = 1_000_000
@@ -81,7 +83,7 @@ def _write_commits(
     verdicts = [Verdict.COMMITTED] * len(commits)
     accepted: Sequence[Commit] = commits
     if changing:
-        locked = yield from _lock(dialect, changing)
+        locked = yield from lock(dialect, changing)
         judgement = judge(worker, commits, locked, now_us)
         verdicts = judgement.verdicts
         accepted = [commit for commit, verdict in zip(commits, verdicts, strict=True) if verdict in ACCEPTED]
@@ -97,11 +99,28 @@ def _write_commits(
     messages = [outbox_row(message) for commit in accepted for message in commit.outbox]
     if messages:
         yield Statement(INSERT_OUTBOX, messages, many=True)
+    yield from _write_waits(dialect, accepted)
+    posts = [inbox_row(post.event, now_us) for commit in accepted for post in commit.posts]
+    if posts:
+        yield Statement(INSERT_EVENT + dialect.if_absent_in(INBOX), posts, many=True)
     children = [new_instance_row(child, now_us) for commit in accepted for child in commit.children]
     if children:
         # A child that exists was started by the same commit of an earlier claim: it is left alone.
         yield Statement(INSERT_INSTANCE + dialect.if_absent, children, many=True)
     return tuple(verdicts)
+
+
+def _write_waits(dialect: Dialect, accepted: Sequence[Commit]) -> Verb[None]:
+    """What these instances wait for from now on, and no longer."""
+    bodies_over = sorted(commit.instance_id for commit in accepted if commit.no_waits_left)
+    if bodies_over:
+        yield Statement("delete from edda_wait where instance_id = ?", [(one,) for one in bodies_over], many=True)
+    over = sorted((commit.instance_id, call_id) for commit in accepted for call_id in commit.waits_over)
+    if over:
+        yield Statement("delete from edda_wait where instance_id = ? and call_id = ?", over, many=True)
+    waits = sorted((commit.instance_id, *wait) for commit in accepted for wait in commit.waits)
+    if waits:
+        yield Statement(INSERT_WAIT + dialect.or_replace(WAIT), waits, many=True)
 
 
 def _of_bounded_size(rows: Sequence[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
@@ -119,7 +138,7 @@ def _of_bounded_size(rows: Sequence[tuple[Any, ...]]) -> Iterator[list[tuple[Any
         yield group
 
 
-def _lock(dialect: Dialect, ids: Sequence[InstanceId]) -> Verb[Sequence[Row]]:
+def lock(dialect: Dialect, ids: Sequence[InstanceId]) -> Verb[Sequence[Row]]:
     """The rows of instances that are about to change, locked in the order of their ids."""
     condition, params = dialect.within("id", ids)
     rows, _ = yield Statement(

@@ -126,6 +126,14 @@ def judge(worker: WorkerId, commits: Sequence[Commit], locked: Sequence[Row], no
     return judgement
 
 
+def wake(locked: Sequence[Row], now_us: int) -> list[tuple[Any, ...]]:
+    """Wake every one of these; returns the rows that changed: id and `MOVED_COLUMNS`."""
+    rows = [LockedRow(*row) for row in locked]
+    for row in rows:
+        _wake(row, now_us)
+    return [row.moved(now_us) for row in rows if row.touched]
+
+
 def _verdict(worker: WorkerId, commit: Commit, row: LockedRow | None) -> Verdict:
     change = commit.row
     if isinstance(change, Stay):

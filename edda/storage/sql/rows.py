@@ -4,19 +4,25 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 from edda.core.commit import NewInstance, OutboxMessage
+from edda.core.event import CloudEvent
 from edda.core.history import HistoryEvent, InstanceId
 from edda.core.lifecycle import Status
+from edda.core.routing import EventKey, event_key
+from edda.storage.inbox import NEVER, InboxEvent
 from edda.storage.port import InstanceRow
-from edda.storage.sql.schema import HISTORY_COLUMNS, INSTANCE, INSTANCE_COLUMNS, OUTBOX_COLUMNS
+from edda.storage.sql.schema import HISTORY_COLUMNS, INBOX_COLUMNS, INSTANCE, INSTANCE_COLUMNS, OUTBOX_COLUMNS
 from edda.storage.sql.verb import Row
 
 INSTANCE_LIST: Final = ", ".join(INSTANCE_COLUMNS)
 """Columns to select for `instance_row`."""
 HISTORY_LIST: Final = ", ".join(HISTORY_COLUMNS)
 """Columns to select for `history_event`."""
+EVENT_LIST: Final = ", ".join(INBOX_COLUMNS[:13])
+"""Columns to select for `inbox_event`."""
 OUTBOX_LIST: Final = ", ".join(OUTBOX_COLUMNS)
 
 NEW_INSTANCE_COLUMNS: Final = tuple(column.name for column in INSTANCE.columns)
@@ -80,6 +86,22 @@ def outbox_row(message: OutboxMessage) -> tuple[Any, ...]:
         0,  # attempts
         message.at_us,
     )
+
+
+def inbox_row(event: CloudEvent, now_us: int, *, key: EventKey | None = None, indexed: int = NEVER) -> tuple[Any, ...]:
+    """The row of an event that comes in now; its routes are written where `indexed` says so."""
+    extensions = json.dumps(dict(event.extensions), separators=(",", ":"))
+    return (
+        key or event_key(event), event.source, event.id, event.type, event.subject, event.time, event.datacontenttype,
+        event.dataschema, event.json, event.blob, extensions, event.target, now_us, 0, indexed, "",
+    )  # fmt: skip
+
+
+def inbox_event(row: Row) -> InboxEvent:
+    """From the columns of `EVENT_LIST`."""
+    key, source, id_, type_, subject, time, content, schema, data, blob, extensions, _, accepted = row[:13]
+    event = CloudEvent(id_, source, type_, subject, time, content, schema, data, blob, json.loads(extensions))
+    return InboxEvent(key, int(accepted), event)
 
 
 def insert(table: str, columns: tuple[str, ...]) -> str:

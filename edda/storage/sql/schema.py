@@ -49,6 +49,11 @@ class Table:
     columns: tuple[Column, ...]
     key: tuple[str, ...]
 
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The names of the columns that are not in the key."""
+        return tuple(column.name for column in self.columns if column.name not in self.key)
+
 
 def _key(name: str, *, optional: bool = False) -> Column:
     return Column(name, Kind.KEY, optional)
@@ -167,7 +172,53 @@ OUTBOX: Final = Table(
 `due_at_us` may it be sent (a lease, a back-off); once delivered or dead, that is the time when it was settled.
 `relayer` has the lease; `claim_key` names the claim that had it last; `reason`: why the last delivery failed."""
 
-TABLES: Final = (WORKER, INSTANCE, HISTORY, OUTBOX)
+WAIT: Final = Table(
+    "edda_wait",
+    (_key("instance_id"), _key("call_id"), _key("type"), _key("route")),
+    key=("instance_id", "call_id"),
+)
+"""The columns of `EventWait`: what an instance waits for."""
+
+INBOX: Final = Table(
+    "edda_inbox",
+    (
+        _key("event_key"),
+        _text("source"),
+        _text("id"),
+        _key("type"),
+        _text("subject", optional=True),
+        _text("time", optional=True),
+        _text("datacontenttype", optional=True),
+        _text("dataschema", optional=True),
+        _text("data", optional=True),
+        Column("bytes", Kind.BYTES, optional=True),
+        _text("extensions"),
+        _key("target", optional=True),
+        _integer("accepted_at_us"),
+        Column("routed", Kind.FLAG),
+        _integer("indexed"),
+        _key("woken_to"),
+    ),
+    key=("event_key",),
+)
+"""Events that were accepted. `routed`: everybody who waited was woken; `indexed`: for how many sets of fields it has
+its routes, -1 for none; `woken_to`: instances up to this id have been woken."""
+
+INBOX_ROUTE: Final = Table(
+    "edda_inbox_route",
+    (_key("route"), _integer("accepted_at_us"), _key("event_key")),
+    key=("route", "accepted_at_us", "event_key"),
+)
+"""The routes of each event that is not addressed to one instance: how a wait finds it."""
+
+INBOX_FIELDS: Final = Table(
+    "edda_inbox_fields",
+    (_key("type"), _key("fields"), _integer("since_us")),
+    key=("type", "fields"),
+)
+"""Sets of fields that waits for a type use; events accepted since then have a route for them."""
+
+TABLES: Final = (WORKER, INSTANCE, HISTORY, OUTBOX, WAIT, INBOX, INBOX_ROUTE, INBOX_FIELDS)
 
 
 def _names(fields_: Iterable[str]) -> tuple[str, ...]:
@@ -177,6 +228,8 @@ def _names(fields_: Iterable[str]) -> tuple[str, ...]:
 
 INSTANCE_COLUMNS: Final = _names(InstanceRow._fields)
 HISTORY_COLUMNS: Final = _names(HistoryEvent._fields)
+WAIT_COLUMNS: Final = tuple(column.name for column in WAIT.columns)
+INBOX_COLUMNS: Final = tuple(column.name for column in INBOX.columns)
 OUTBOX_COLUMNS: Final = (*_names(OutboxMessage._fields), "status", "attempts", "due_at_us")
 
 
@@ -217,6 +270,26 @@ INDEXES: Final = (
         where="status = 'pending'",
         instead=("status", "instance_id", "seq", "ordinal"),
     ),
+    # Who waits for what an event brings.
+    Index("edda_wait_route", "edda_wait", ("route", "instance_id")),
+    # Events that a dead receiver left behind.
+    Index(
+        "edda_inbox_unrouted",
+        "edda_inbox",
+        ("accepted_at_us", "event_key"),
+        where="routed = 0",
+        instead=("routed", "accepted_at_us", "event_key"),
+    ),
+    # What is addressed to one instance.
+    Index(
+        "edda_inbox_target",
+        "edda_inbox",
+        ("target", "type", "accepted_at_us", "event_key"),
+        where="target is not null",
+    ),
+    # All of a type, to give them routes for fields that nobody had asked for before; and what is old.
+    Index("edda_inbox_type", "edda_inbox", ("type", "accepted_at_us", "event_key")),
+    Index("edda_inbox_accepted", "edda_inbox", ("accepted_at_us", "event_key")),
 )
 
 

@@ -90,6 +90,15 @@ class Dialect:
     insert_tells: ClassVar[bool] = True
     """`insert … on conflict do nothing returning id` tells whether a row was inserted."""
 
+    def if_absent_in(self, table: Table) -> str:
+        """After an insert into this table: pass over rows whose key exists."""
+        return self.if_absent
+
+    def or_replace(self, table: Table) -> str:
+        """After an insert into this table: a row whose key exists gets the new values."""
+        values = ", ".join(f"{name} = excluded.{name}" for name in table.values)
+        return f" on conflict ({', '.join(table.key)}) do update set {values}"
+
     def within(self, column: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
         """The condition that a column is one of these values, and its parameters."""
         if not values:

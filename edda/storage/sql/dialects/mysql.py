@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from edda.core.history import WorkerId
 from edda.storage.sql.dialects.base import Dialect, Problem
-from edda.storage.sql.schema import Kind
+from edda.storage.sql.schema import Kind, Table
 from edda.storage.sql.verb import Statement
 
 RETRY_CODES: Final = frozenset({1020, 1205, 1213})
@@ -59,6 +59,12 @@ class MysqlDialect(Dialect):
     find_schema_table = (
         "select 1 from information_schema.tables where table_schema = database() and table_name = 'edda_schema'"
     )
+
+    def if_absent_in(self, table: Table) -> str:
+        return f" on duplicate key update {table.key[0]} = {table.key[0]}"
+
+    def or_replace(self, table: Table) -> str:
+        return " on duplicate key update " + ", ".join(f"{name} = values({name})" for name in table.values)
 
     def union(self, branches: Sequence[str]) -> str:
         """A derived table could not lock its rows."""

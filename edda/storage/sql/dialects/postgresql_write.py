@@ -21,8 +21,21 @@ from edda.core.history import InstanceId, WorkerId
 from edda.core.lifecycle import CANCELLABLE, ENDED, SET_ASIDE, Status
 from edda.storage.port import Fenced
 from edda.storage.sql.judge import targets
-from edda.storage.sql.rows import NEW_INSTANCE_COLUMNS, new_instance_row, outbox_row, words
-from edda.storage.sql.schema import HISTORY, HISTORY_COLUMNS, INSTANCE, OUTBOX, OUTBOX_COLUMNS, Kind, Table, kinds
+from edda.storage.sql.rows import NEW_INSTANCE_COLUMNS, inbox_row, new_instance_row, outbox_row, words
+from edda.storage.sql.schema import (
+    HISTORY,
+    HISTORY_COLUMNS,
+    INBOX,
+    INBOX_COLUMNS,
+    INSTANCE,
+    OUTBOX,
+    OUTBOX_COLUMNS,
+    WAIT,
+    WAIT_COLUMNS,
+    Kind,
+    Table,
+    kinds,
+)
 from edda.storage.sql.verb import Statement, Verb
 
 if TYPE_CHECKING:
@@ -48,6 +61,9 @@ class Parts(NamedTuple):
     rows: bool
     outbox: bool
     created: bool
+    waits: bool
+    waits_over: bool
+    posts: bool
 
 
 def _arrays(table: Table, columns: tuple[str, ...]) -> str:
@@ -156,6 +172,40 @@ def _outbox(*, guarded: bool) -> str:
     )
 
 
+def _waits(*, guarded: bool) -> str:
+    """What the instances of accepted commits wait for from now on."""
+    names = ", ".join(WAIT_COLUMNS)
+    condition = "n not in (select n from refused)" if guarded else "true"
+    values = ", ".join(f"{name} = excluded.{name}" for name in WAIT.values)
+    return (
+        f"waiting as (insert into edda_wait ({names}) select {', '.join('w.' + name for name in WAIT_COLUMNS)} "
+        f"from clock, unnest(?::bigint[], {_arrays(WAIT, WAIT_COLUMNS)}) as w(n, {names}) where {condition} "
+        f"on conflict (instance_id, call_id) do update set {values})"
+    )
+
+
+def _waits_over(*, guarded: bool) -> str:
+    """And what they wait for no longer; no call means all of the instance."""
+    condition = " and o.n not in (select n from refused)" if guarded else ""
+    return (
+        "over as (delete from edda_wait w using clock, unnest(?::bigint[], ?::text[], ?::text[]) "
+        "as o(n, instance_id, call_id) "
+        f"where w.instance_id = o.instance_id and (o.call_id is null or w.call_id = o.call_id){condition})"
+    )
+
+
+def _posts(*, guarded: bool) -> str:
+    """Events for our own inbox, accepted now."""
+    names = ", ".join(INBOX_COLUMNS)
+    chosen = ", ".join("now_us" if name == "accepted_at_us" else f"p.{name}" for name in INBOX_COLUMNS)
+    condition = " where p.n not in (select n from refused)" if guarded else ""
+    return (
+        f"posted as (insert into edda_inbox ({names}) select {chosen} "
+        f"from clock, unnest(?::bigint[], {_arrays(INBOX, INBOX_COLUMNS)}) as p(n, {names}){condition} "
+        "on conflict do nothing)"
+    )
+
+
 _TIMES: Final = ("claimable_at_us", "created_at_us", "updated_at_us")
 
 
@@ -174,7 +224,7 @@ def _created(*, guarded: bool) -> str:
     )
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=128)
 def text_of(parts: Parts) -> str:
     """The statement for batches that need these parts. Its parameters are those of `_params`, in the same order."""
     chain = [FENCE, CLOCK]
@@ -186,6 +236,12 @@ def text_of(parts: Parts) -> str:
         chain.append(_outbox(guarded=parts.rows))
     if parts.created:
         chain.append(_created(guarded=parts.rows))
+    if parts.waits:
+        chain.append(_waits(guarded=parts.rows))
+    if parts.waits_over:
+        chain.append(_waits_over(guarded=parts.rows))
+    if parts.posts:
+        chain.append(_posts(guarded=parts.rows))
     verdicts = "(select array_agg(verdict order by n) from change)" if parts.rows else "null"
     created = "(select array_agg(id) from created)" if parts.created else "null"
     return f"with {', '.join(chain)} select now_us, {verdicts}, {created} from clock"
@@ -257,7 +313,25 @@ def _params(worker: WorkerId, batch: Batch) -> tuple[Parts, list[Any], list[int]
     news += [(NO_COMMIT, new) for new in batch.starts]
     if news:
         params += zip(*(_new_row(place, new) for place, new in news), strict=True)
-    parts = Parts(history=bool(records), rows=bool(locked), outbox=bool(messages), created=bool(news))
+    waits = [(place, commit.instance_id, *wait) for place, commit in numbered for wait in commit.waits]
+    over = [
+        (place, commit.instance_id, call_id)
+        for place, commit in numbered
+        for call_id in ((None,) if commit.no_waits_left else commit.waits_over)
+    ]
+    posts = [(place, *inbox_row(post.event, 0)) for place, commit in numbered for post in commit.posts]
+    for rows in (waits, over, posts):
+        if rows:
+            params += zip(*rows, strict=True)
+    parts = Parts(
+        history=bool(records),
+        rows=bool(locked),
+        outbox=bool(messages),
+        created=bool(news),
+        waits=bool(waits),
+        waits_over=bool(over),
+        posts=bool(posts),
+    )
     return parts, params, changing
 
 

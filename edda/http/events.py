@@ -1,0 +1,138 @@
+"""Events that come in: each is judged alone, those that may are stored together, and each is told what became of it.
+
+One event is a batch of one. The answer to a batch: where all events share one fate, its status is the status of the
+whole (202 when all are stored); otherwise it is 207, and the body names every event by its index and id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic_core import from_json
+
+from edda.cloudevents import CloudEventError, Limits, parse
+from edda.core.event import CloudEvent, Receipt
+from edda.exceptions import ForbiddenError
+from edda.http.answers import Answer, Problem, Refusal, encoded, problem_of, unknown_instance
+from edda.http.authorizer import Authorizer, admit
+from edda.http.door import Door
+from edda.http.request import Request
+
+ID_CHARACTERS_MAX: Final = 255
+
+ACCEPTED: Final = Answer(202, encoded({"status": "accepted"}))
+
+
+@dataclass(slots=True, kw_only=True)
+class Item:
+    """One event on its way: read, or refused; then stored, or refused."""
+
+    id: str | None
+    event: CloudEvent | None = None
+    problem: Problem | None = None
+    receipt: Receipt | None = None
+
+
+async def take_events(door: Door, authorizer: Authorizer | None, request: Request, limits: Limits) -> Answer:
+    items, is_batch = read_items(request, limits)
+    for item in items:
+        await _judge(item, authorizer, request)
+    await _store(door, items)
+    return batch_answer(items) if is_batch else _single_answer(items[0])
+
+
+async def _judge(item: Item, authorizer: Authorizer | None, request: Request) -> None:
+    if item.event is None:
+        return
+    try:
+        await admit(authorizer, request, "event", item.event)
+    except (Refusal, ForbiddenError) as error:
+        item.problem = problem_of(error)
+
+
+async def _store(door: Door, items: Sequence[Item]) -> None:
+    """Those that nobody has refused, at once: they are durable together, or the whole request is answered 503."""
+    admitted = [item for item in items if item.problem is None]
+    if not admitted:
+        return
+    receipts = await door.accept([item.event for item in admitted if item.event is not None])
+    for item, receipt in zip(admitted, receipts, strict=True):
+        item.receipt = receipt
+        item.problem = _problem_of_receipt(receipt, item.event)
+
+
+def _problem_of_receipt(receipt: Receipt, event: CloudEvent | None) -> Problem | None:
+    target = (event.target if event is not None else None) or ""
+    match receipt:
+        case Receipt.STORED | Receipt.DUPLICATE:
+            return None
+        case Receipt.NO_SUCH_INSTANCE:
+            return unknown_instance(target)
+        case Receipt.INSTANCE_ENDED:
+            text = f"Workflow instance '{target}' has ended: it takes no more events"
+            return Problem(status=410, error_type="instance_ended", error=text)
+
+
+def _single_answer(item: Item) -> Answer:
+    return ACCEPTED if item.problem is None else item.problem.answer
+
+
+def batch_answer(items: Sequence[Item]) -> Answer:
+    problems = [item.problem for item in items if item.problem is not None]
+    entries = [_entry(index, item) for index, item in enumerate(items)]
+    if not problems:
+        return Answer(202, encoded({"status": "accepted", "events": entries}))
+    statuses = {problem.status for problem in problems}
+    one_fate = len(problems) == len(items) and len(statuses) == 1
+    body: dict[str, object] = {
+        "error": f"{len(problems)} of {len(items)} events were refused",
+        "error_type": problems[0].error_type if one_fate else "batch_refused_in_part",
+        "retryable": any(problem.retryable for problem in problems),
+        "events": entries,
+    }
+    return Answer(statuses.pop() if one_fate else 207, encoded(body), problems[0].headers if one_fate else ())
+
+
+def _entry(index: int, item: Item) -> dict[str, object]:
+    entry: dict[str, object] = {"index": index, "id": item.id}
+    if item.problem is not None:
+        return {**entry, "status": item.problem.status, **item.problem.fields}
+    outcome = item.receipt.value if item.receipt is not None else ""
+    return {**entry, "status": 202, "outcome": outcome}
+
+
+def read_items(request: Request, limits: Limits) -> tuple[list[Item], bool]:
+    """And whether they came as a batch. Raises `CloudEventError` where there is nothing to judge one by one."""
+    if any(name == b"content-encoding" and value != b"identity" for name, value in request.headers):
+        text = "A body is taken as it is, not compressed: send it without Content-Encoding"
+        raise Refusal(Problem(status=415, error_type="unsupported_encoding", error=text))
+    try:
+        parsed = parse(request.headers, request.body, limits)
+    except (MemoryError, RecursionError):  # the same body would do it again: no sender should repeat it
+        raise Refusal(Problem(status=400, error_type="too_complex", error="This cannot be read")) from None
+    if isinstance(parsed, CloudEvent):
+        return [Item(id=parsed.id, event=parsed)], False
+    items = [_item(one) for one in parsed.events]
+    if any(item.id is None for item in items):
+        _name(items, request.body)
+    return items, True
+
+
+def _item(one: CloudEvent | CloudEventError) -> Item:
+    return Item(id=one.id, event=one) if isinstance(one, CloudEvent) else Item(id=None, problem=problem_of(one))
+
+
+def _name(items: Sequence[Item], body: bytes) -> None:
+    """Events that could not be read are named to their sender by what they have as an id, if that is one."""
+    try:
+        elements: list[object] = from_json(body)
+    except ValueError:
+        return
+    for item, element in zip(items, elements, strict=True):
+        match element:
+            case {"id": str(name)} if item.id is None:
+                item.id = name[:ID_CHARACTERS_MAX]
+            case _:
+                pass

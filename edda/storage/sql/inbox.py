@@ -1,0 +1,181 @@
+"""The inbox in SQL: storing events with their routes, learning new fields, forgetting what is old.
+
+How events and waits find each other is in `mail`.
+"""
+
+# ruff: noqa: S608 - the only strings that go into statements are our own names of tables and columns
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from edda.core.event import CloudEvent, Receipt
+from edda.core.lifecycle import ENDED, Status
+from edda.core.routing import EventKey, Fields, Route, event_key, fields_from, fields_text, route_of, routes_of
+from edda.storage.sql.dialects.base import Dialect
+from edda.storage.sql.rows import EVENT_LIST, inbox_event, inbox_row, insert, words
+from edda.storage.sql.schema import INBOX, INBOX_COLUMNS, INBOX_FIELDS, INBOX_ROUTE
+from edda.storage.sql.verb import Statement, Verb
+
+INSERT_EVENT: Final = insert("edda_inbox", INBOX_COLUMNS)
+INSERT_ROUTE: Final = insert("edda_inbox_route", ("route", "accepted_at_us", "event_key"))
+PAGE: Final = 1000
+"""Rows read at once."""
+
+
+def accept(dialect: Dialect, events: Sequence[CloudEvent]) -> Verb[tuple[Receipt, ...]]:
+    """Store events that are not there yet, with their routes."""
+    now_us = yield from read_clock(dialect)
+    known = yield from _known(dialect, [event_key(event) for event in events])
+    addressees = yield from _addressees(dialect, [event.target for event in events if event.target is not None])
+    receipts: list[Receipt] = []
+    fresh: dict[EventKey, CloudEvent] = {}
+    for event in events:
+        key = event_key(event)
+        receipt = Receipt.DUPLICATE if key in known or key in fresh else _receipt(event, addressees)
+        receipts.append(receipt)
+        if receipt is Receipt.STORED:
+            fresh[key] = event
+    if fresh:
+        yield from _store(dialect, fresh, now_us)
+    return tuple(receipts)
+
+
+def _receipt(event: CloudEvent, addressees: Mapping[str, Status]) -> Receipt:
+    if event.target is None:
+        return Receipt.STORED
+    if event.target not in addressees:
+        return Receipt.NO_SUCH_INSTANCE
+    return Receipt.INSTANCE_ENDED if addressees[event.target] in ENDED else Receipt.STORED
+
+
+def _store(dialect: Dialect, fresh: Mapping[EventKey, CloudEvent], now_us: int) -> Verb[None]:
+    sets = yield from known_fields(dialect, {event.type for event in fresh.values()})
+    rows = [
+        inbox_row(event, now_us, key=key, indexed=len(sets.get(event.type, ()))) for key, event in sorted(fresh.items())
+    ]
+    yield Statement(INSERT_EVENT + dialect.if_absent_in(INBOX), rows, many=True)
+    yield from insert_routes(dialect, [(key, now_us, event) for key, event in fresh.items()], sets)
+
+
+def _known(dialect: Dialect, keys: Sequence[EventKey]) -> Verb[set[EventKey]]:
+    condition, params = dialect.within("event_key", keys)
+    rows, _ = yield Statement(f"select event_key from edda_inbox where {condition}", params)
+    return {row[0] for row in rows}
+
+
+def _addressees(dialect: Dialect, targets: Sequence[str]) -> Verb[dict[str, Status]]:
+    if not targets:
+        return {}
+    condition, params = dialect.within("id", sorted(set(targets)))
+    rows, _ = yield Statement(f"select id, status from edda_instance where {condition}", params)
+    return {row[0]: Status(row[1]) for row in rows}
+
+
+def insert_routes(
+    dialect: Dialect, events: Iterable[tuple[EventKey, int, CloudEvent]], sets: Mapping[str, Iterable[Fields]]
+) -> Verb[None]:
+    """For events that are addressed to nobody in particular. In one order, so that two who do so do not deadlock."""
+    rows = sorted(
+        (found, at_us, key)
+        for key, at_us, event in events
+        if event.target is None
+        for found in routes_of(event, sets.get(event.type, ())).values()
+    )
+    if rows:
+        yield Statement(INSERT_ROUTE + dialect.if_absent_in(INBOX_ROUTE), rows, many=True)
+
+
+def read_clock(dialect: Dialect) -> Verb[int]:
+    rows, _ = yield Statement(f"select {dialect.now}")
+    return int(rows[0][0])
+
+
+# -- fields -----------------------------------------------------------------------------------------------------------
+
+
+def known_fields(dialect: Dialect, types: Iterable[str]) -> Verb[dict[str, list[Fields]]]:
+    """The sets of fields that waits for these types use."""
+    condition, params = dialect.within("type", sorted(types))
+    rows, _ = yield Statement(f"select type, fields from edda_inbox_fields where {condition}", params)
+    found: dict[str, list[Fields]] = {}
+    for event_type, text in rows:
+        found.setdefault(event_type, []).append(fields_from(text))
+    return found
+
+
+def announce_fields(dialect: Dialect, event_type: str, fields: Fields, *, since_us: int) -> Verb[int | None]:
+    """Say that events need a route for these fields. Returns up to when older ones are to be given it; None: none."""
+    text = fields_text(fields)
+    known = "select since_us from edda_inbox_fields where type = ? and fields = ?"
+    rows, _ = yield Statement(known, (event_type, text))
+    if not rows:
+        now_us = yield from read_clock(dialect)
+        yield Statement(
+            insert("edda_inbox_fields", ("type", "fields", "since_us")) + dialect.if_absent_in(INBOX_FIELDS),
+            (event_type, text, now_us + FOREVER_US),
+        )
+        return now_us + FOREVER_US
+    return None if rows[0][0] <= since_us else int(rows[0][0])
+
+
+FOREVER_US: Final = 10**15
+"""Later than anything: no event has the new route yet."""
+
+
+def backfill(
+    dialect: Dialect, event_type: str, fields: Fields, *, since_us: int, after: tuple[int, str]
+) -> Verb[tuple[int, str] | None]:
+    """Give one page of older events their route for these fields. Returns where to go on; None at the end."""
+    rows, _ = yield Statement(
+        f"select {EVENT_LIST} from edda_inbox where type = ? and accepted_at_us >= ? "
+        "and (accepted_at_us > ? or (accepted_at_us = ? and event_key > ?)) "
+        f"order by accepted_at_us, event_key limit {PAGE}",
+        (event_type, since_us, after[0], after[0], after[1]),
+    )
+    found: list[tuple[Route, int, EventKey]] = []
+    for row in rows:
+        stored = inbox_event(row)
+        one = route_of(stored.event, fields) if stored.event.target is None else None
+        if one is not None:
+            found.append((one, stored.accepted_at_us, stored.key))
+    if found:
+        yield Statement(INSERT_ROUTE + dialect.if_absent_in(INBOX_ROUTE), sorted(found), many=True)
+    if len(rows) == PAGE:
+        return int(rows[-1][12]), rows[-1][0]
+    yield Statement(
+        "update edda_inbox_fields set since_us = ? where type = ? and fields = ? and since_us > ?",
+        (since_us, event_type, fields_text(fields), since_us),
+    )
+    return None
+
+
+# -- forgetting -------------------------------------------------------------------------------------------------------
+
+
+def expire(dialect: Dialect, *, before_us: int, limit: int) -> Verb[int]:
+    """Delete old events with their routes, but for those of instances that go on."""
+    rows, _ = yield Statement(
+        f"select {EVENT_LIST} from edda_inbox where accepted_at_us < ? and (target is null or not exists "
+        f"(select 1 from edda_instance i where i.id = target and i.status not in ({words(ENDED)}))) "
+        f"order by accepted_at_us, event_key limit {limit:d}",
+        (before_us,),
+    )
+    if not rows:
+        return 0
+    events = [inbox_event(row) for row in rows]
+    sets = yield from known_fields(dialect, {stored.event.type for stored in events})
+    routes = sorted(
+        (one, stored.accepted_at_us, stored.key)
+        for stored in events
+        if stored.event.target is None
+        for one in routes_of(stored.event, sets.get(stored.event.type, ())).values()
+    )
+    if routes:
+        yield Statement(
+            "delete from edda_inbox_route where route = ? and accepted_at_us = ? and event_key = ?", routes, many=True
+        )
+    condition, params = dialect.within("event_key", sorted(stored.key for stored in events))
+    yield Statement(f"delete from edda_inbox where {condition}", params)
+    return len(events)
