@@ -1,16 +1,32 @@
-"""Promises R89-R96: one transaction for the user's rows, the record and its events. Relaying is elsewhere."""
+"""Promises R89-R96: one transaction for the user's rows, the record and its events, and delivery guaranteed."""
 
+import contextlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+import nats
 import pytest
+import redis.asyncio
 from sqlalchemy import String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from edda import RetryExhaustedError, WorkflowContext, activity, send_event_transactional, workflow
 from tests.acceptance.conftest import Apps
 from tests.acceptance.processes import Program
-from tests.acceptance.support import QUICK, SOON, Attempts, Gate, Tables, on_every_database, on_postgresql, results_of
+from tests.acceptance.support import (
+    QUICK,
+    SOON,
+    Attempts,
+    Gate,
+    Tables,
+    eventually,
+    on_every_database,
+    on_postgresql,
+    results_of,
+)
+from tests.brokers import broker
+from tests.outbox.web import web
 
 
 class Base(DeclarativeBase): ...
@@ -227,6 +243,82 @@ async def test_R095_a_sent_event_is_stored_until_it_can_be_delivered(apps: Apps,
     assert len(set(ids)) == 3
 
 
+@on_every_database
+async def test_R095_events_are_delivered_at_once_in_order_and_as_cloudevents(apps: Apps, shop: Tables) -> None:
+    @activity
+    async def process_payment(ctx: WorkflowContext, order_id: str) -> dict[str, str]:
+        return await pay(ctx, order_id, 9.5)
+
+    @activity
+    async def ship(ctx: WorkflowContext, order_id: str) -> str:
+        return await send_event_transactional(ctx, "order.shipped", "shipping-service", {"order_id": order_id})
+
+    @workflow
+    async def order(ctx: WorkflowContext, order_id: str) -> str:
+        await process_payment(ctx, order_id)
+        return await ship(ctx, order_id)
+
+    async with web() as server:
+        # Nothing is polled within the time of this test: the commit itself wakes the relayer.
+        app = await apps.open(outbox_enabled=True, broker_url=server.url, poll_seconds=600)
+        handles = [await app.start(order, f"ORD-{number}") for number in range(5)]
+        shipped = [await handle.result(timeout=SOON) for handle in handles]
+        await eventually(lambda: len(server.requests) == 10)
+        await eventually(lambda: _all_are(shop, "delivered"))
+        await app.shutdown()
+        events = [json.loads(request.body) for request in server.requests]
+    assert {request.header("content-type") for request in server.requests} == {"application/cloudevents+json"}
+    for number, event_id in enumerate(shipped):
+        mine = [event for event in events if event["data"]["order_id"] == f"ORD-{number}"]
+        assert [event["type"] for event in mine] == ["payment.processed", "order.shipped"]
+        assert mine[0]["source"] == "payment-service"
+        assert mine[1]["id"] == event_id
+        assert mine[0]["data"] == {"order_id": f"ORD-{number}", "amount": 9.5}
+        assert mine[0]["time"].endswith("Z")
+
+
+async def test_R095_an_event_stored_while_nobody_relayed_is_delivered_later(apps: Apps, tables: Tables) -> None:
+    @workflow
+    async def announcing(ctx: WorkflowContext) -> str:
+        return await send_event_transactional(ctx, "announced", "test", {"from": "the body"})
+
+    handle = await (await apps.open()).start(announcing)
+    event_id = await handle.result(timeout=SOON)
+    async with web() as server:
+        app = await apps.restart(outbox_enabled=True, broker_url=server.url)
+        await eventually(lambda: server.requests)
+        await app.shutdown()
+    assert json.loads(server.requests[0].body)["id"] == event_id
+
+
+@pytest.mark.parametrize("kind", ["nats", "redis"])
+async def test_R095_a_broker_is_chosen_by_its_url(apps: Apps, tables: Tables, kind: str) -> None:
+    @workflow
+    async def announcing(ctx: WorkflowContext) -> str:
+        return await send_event_transactional(ctx, "announced", "test", {"from": "the body"})
+
+    name = f"edda-test-{kind}-app-{os.getpid()}"
+    async with (nats_stream if kind == "nats" else redis_stream)(broker(kind), name) as (url, read):
+        app = await apps.open(outbox_enabled=True, broker_url=url, poll_seconds=0.05)
+        event_id = await (await app.start(announcing)).result(timeout=SOON)
+        await eventually(lambda: _all_are(tables, "delivered"))
+        assert [json.loads(body)["id"] for body in await read()] == [event_id]
+        await app.shutdown()
+
+
+async def test_R096_a_broker_url_that_cannot_work_is_refused_when_the_app_is_initialised(apps: Apps) -> None:
+    with pytest.raises(ValueError, match="no sink is known for broker_url='ftp://"):
+        await apps.open(outbox_enabled=True, broker_url="ftp://example.org/events")
+
+
+async def test_R096_without_a_broker_one_line_says_that_nothing_is_delivered(
+    apps: Apps, caplog: pytest.LogCaptureFixture
+) -> None:
+    await apps.open(outbox_enabled=True)
+    (said,) = [record.getMessage() for record in caplog.records if "broker_url" in record.getMessage()]
+    assert said == "outbox_enabled=True without broker_url: events are stored, and nothing here delivers them"
+
+
 async def test_R096_outbox_enabled_needs_no_broker_url(apps: Apps, tables: Tables) -> None:
     @workflow
     async def announcing(ctx: WorkflowContext) -> str:
@@ -235,3 +327,41 @@ async def test_R096_outbox_enabled_needs_no_broker_url(apps: Apps, tables: Table
     handle = await (await apps.open(outbox_enabled=True)).start(announcing)
     event_id = await handle.result(timeout=SOON)
     assert [row["id"] for row in await tables.outbox()] == [event_id]
+
+
+async def _all_are(tables: Tables, status: str) -> bool:
+    rows = await tables.outbox()
+    return bool(rows) and {row["status"] for row in rows} == {status}
+
+
+Read = Callable[[], Awaitable[list[bytes]]]
+
+
+@contextlib.asynccontextmanager
+async def nats_stream(url: str, name: str) -> AsyncIterator[tuple[str, Read]]:
+    client = await nats.connect(url)
+    stream = client.jetstream()
+    await stream.add_stream(name=name, subjects=[name])
+
+    async def read() -> list[bytes]:
+        return [(await stream.get_msg(name, 1)).data or b""]
+
+    try:
+        yield f"{url}/{name}", read
+    finally:
+        await stream.delete_stream(name)
+        await client.close()
+
+
+@contextlib.asynccontextmanager
+async def redis_stream(url: str, name: str) -> AsyncIterator[tuple[str, Read]]:
+    client = redis.asyncio.Redis.from_url(url)
+
+    async def read() -> list[bytes]:
+        return [entry[b"data"] for _, entry in await client.xrange(name)]
+
+    try:
+        yield f"{url}/0?stream={name}", read
+    finally:
+        await client.delete(name)
+        await client.aclose()

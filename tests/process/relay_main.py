@@ -18,8 +18,6 @@ from sqlalchemy import text
 from edda import EddaApp, WorkflowContext, activity, send_event_transactional, workflow
 from edda.outbox import backoff
 
-EVENTS_OF_A_WORKFLOW = 6
-
 
 @activity
 async def announce(ctx: WorkflowContext, number: int, place: int) -> None:

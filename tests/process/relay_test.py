@@ -29,10 +29,10 @@ from edda.core.event import CloudEvent
 from tests.acceptance.support import Tables
 from tests.databases import available, fresh_database
 from tests.outbox.web import Request, Web, response, web
-from tests.process.relay_main import EVENTS_OF_A_WORKFLOW
 
 ROOT = Path(__file__).parents[2]
 DRAIN_SECONDS = 60.0
+EVENTS_OF_A_WORKFLOW = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tests.databases import available
-from tests.process.relay_main import EVENTS_OF_A_WORKFLOW
-from tests.process.relay_test import Plan, run, violations
+from tests.process.relay_test import EVENTS_OF_A_WORKFLOW, Plan, run, violations
 
 KINDS = [
     "sqlite",
