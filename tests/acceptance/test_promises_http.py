@@ -60,7 +60,7 @@ def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @workflow
-async def patient(ctx: WorkflowContext) -> None:
+async def kept_waiting(ctx: WorkflowContext) -> None:
     await wait_timer(ctx, duration_seconds=3600)
 
 
@@ -84,7 +84,7 @@ def test_R121_uvicorn_serves_the_app_and_ends_it_in_order(demo: tuple[subprocess
 
 async def test_R100_a_post_to_cancel_cancels_the_workflow(apps: Apps) -> None:
     app = await apps.open()
-    handle = await app.start(patient)
+    handle = await app.start(kept_waiting)
     async with client_of(app) as client:
         assert (await client.post(f"/cancel/{handle}")).status_code == 202
     with pytest.raises(Exception, match="was cancelled"):
@@ -111,7 +111,7 @@ async def test_R122_R124_W042_mounted_in_fastapi_it_takes_events_and_cancels(app
     app = await apps.open()
     api = FastAPI()
     api.mount("/workflows", app)
-    handle = await app.start(patient)
+    handle = await app.start(kept_waiting)
     async with client_of(api) as client:
         assert (await client.post("/workflows/any-path", content=b"{}", headers=CLOUD)).status_code == 400
         assert (await client.post(f"/workflows/cancel/{handle}")).status_code == 202
