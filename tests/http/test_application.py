@@ -275,9 +275,17 @@ class Held:
 
 async def test_beyond_the_requests_in_flight_the_next_is_told_to_come_again(door: FakeDoor) -> None:
     app = HttpApp(door, options=HttpOptions(max_in_flight=2, retry_after_seconds=7))
-    held = [Held(app, f"10.0.0.{n}") for n in range(2)]
-    for request in held:
-        await request.reading.wait()
+    assert (await call(app, "POST", "/cancel/order-1")).status == 202
+    handled, may_go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def before() -> None:
+        handled.release()
+        await may_go_on.wait()
+
+    door.before = before
+    under_way = [asyncio.create_task(call(app, "POST", "/cancel/order-1")) for _ in range(2)]
+    for _ in under_way:
+        await handled.acquire()
     response = await call(app, "POST", "/cancel/order-1")
     assert (response.status, response.json["error_type"], response.json["retryable"]) == (
         429,
@@ -286,12 +294,26 @@ async def test_beyond_the_requests_in_flight_the_next_is_told_to_come_again(door
     )
     assert response.headers["retry-after"] == "7"
     assert (await call(app, "GET", "/healthz")).status == 200
-    assert [await request.finish() for request in held] == [202, 202]
+    may_go_on.set()
+    assert [(await task).status for task in under_way] == [202, 202]
+    assert (await call(app, "POST", "/cancel/order-1")).status == 202
+
+
+async def test_slow_bodies_keep_nobody_out_whose_body_is_there(door: FakeDoor) -> None:
+    app = HttpApp(door, options=HttpOptions(max_in_flight=1, max_reading=4))
+    held = [Held(app, f"10.0.0.{n}") for n in range(3)]
+    for request in held:
+        await request.reading.wait()
+    assert (await call(app, "POST", "/cancel/order-1")).status == 202
+    held.append(Held(app, "10.0.0.4"))
+    await held[-1].reading.wait()
+    assert (await call(app, "POST", "/cancel/order-1")).status == 429
+    assert [await request.finish() for request in held] == [202] * 4
     assert (await call(app, "POST", "/cancel/order-1")).status == 202
 
 
 async def test_one_client_cannot_hold_more_than_its_share_of_the_places(door: FakeDoor) -> None:
-    app = HttpApp(door, options=HttpOptions(max_in_flight=10, max_reading_per_client=2))
+    app = HttpApp(door, options=HttpOptions(max_reading_per_client=2))
     held = [Held(app, "10.0.0.1") for _ in range(2)]
     for request in held:
         await request.reading.wait()
