@@ -7,8 +7,11 @@ import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edda.exceptions import DatabaseUnavailableError, ShuttingDownError
 from edda.http import BearerToken, HttpApp, HttpOptions
@@ -452,3 +455,37 @@ async def test_with_an_authorizer_the_token_decides_and_not_the_origin(door: Fak
     headers = {"origin": "https://shop.example", "host": "api.example", "authorization": "Bearer token-1"}
     app = HttpApp(door, authorizer=BearerToken("token-1"))
     assert (await call(app, "POST", "/cancel/order-1", headers=headers)).status == 202
+
+
+STEPS = st.sampled_from(["begin", "end", "cancel", "probe", "break", "mend"])
+
+
+@given(st.lists(STEPS, max_size=12))
+async def test_in_whatever_order_it_begins_ends_and_is_asked_it_is_open_or_says_that_it_is_not(
+    steps: list[str],
+) -> None:
+    door = FakeDoor()
+    door.running = {"order-1"}
+    app, over, begun = HttpApp(door), False, False
+    life = app._life
+    for step in steps:
+        if step in ("break", "mend"):
+            door.failure = DatabaseUnavailableError() if step == "break" else None
+        elif step == "begin":
+            over = False
+            with suppress(DatabaseUnavailableError):
+                await life.begin()
+            begun = begun or door.failure is None
+        elif step == "end":
+            over, begun = True, False
+            await life.end()
+        else:
+            works = not over and door.failure is None
+            path, method = ("/cancel/order-1", "POST") if step == "cancel" else ("/readyz", "GET")
+            response = await call(app, method, path)
+            assert (response.status < 300) == works
+            assert response.status < 300 or (response.status == 503 and response.json["retryable"])
+            begun = begun or works
+    initialised = [len(list(group)) for step, group in itertools.groupby(door.life) if step == "initialize"]
+    assert all(times == 1 for times in initialised)  # never twice without an end in between
+    assert begun == bool(door.life and door.life[-1] == "initialize")
