@@ -12,24 +12,28 @@ import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
+from uuid import UUID
 
+from edda.context import NewEvent
 from edda.core.commit import Creation, NewInstance
 from edda.core.event import CloudEvent, Receipt
 from edda.core.history import InstanceId
 from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
 from edda.core.options import check_count, check_seconds
 from edda.core.retry import check_policy
-from edda.engine.codec import decode_error
+from edda.engine.codec import decode_error, encode_event_data
 from edda.engine.engine import Engine, Settings
+from edda.engine.event_draft import EventDraft
 from edda.engine.heartbeat import Lease
 from edda.engine.plans import plan_of, too_large
 from edda.engine.replies import decode_result, ending_error
 from edda.engine.worker import Bounds
-from edda.events import NotYetError
 from edda.exceptions import (
     ConflictError,
+    InstanceEndedError,
     InstanceNotFoundError,
     NotCancellableError,
     NotRepairableError,
@@ -284,10 +288,6 @@ class EddaApp:
 
         return HttpApp(self, authorizer=self._authorizer, options=self._http_options)
 
-    async def accept(self, events: Sequence[CloudEvent]) -> Sequence[Receipt]:
-        """Take events in; what is answered as stored is durable when this returns."""
-        raise NotYetError("The inbox is not built yet (see ROADMAP.md).")
-
     async def check(self) -> bool:
         """Whether it can serve now: initialised, not shutting down, and the database answers."""
         if self._engine is None or self._closing:
@@ -408,6 +408,32 @@ class EddaApp:
             raise InstanceNotFoundError(instance_id)
         if before.status not in CANCELLABLE:
             raise NotCancellableError(instance_id, before.status.value)
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def direct(self, event: NewEvent) -> NewEvent:
+        """With a broker events go there, through the outbox; without one to our own inbox."""
+        return event if event.to_outbox or self.broker_url is None else replace(event, to_outbox=True)
+
+    async def send(self, event: NewEvent) -> str:
+        """What `send_event` does outside of workflows and activities."""
+        engine = await self._ready()
+        draft = EventDraft(
+            str(UUID(hex=engine.environment.sortable_id())), self.direct(event), encode_event_data(event.data)
+        )
+        if draft.event.to_outbox:
+            raise NotImplementedError("to the outbox from outside of a run")
+        (receipt,) = await self.accept([draft.for_inbox(at_us=engine.environment.wall_us())])
+        if receipt is Receipt.NO_SUCH_INSTANCE:
+            raise InstanceNotFoundError(event.target or "")
+        if receipt is Receipt.INSTANCE_ENDED:
+            raise InstanceEndedError(event.target or "")
+        return draft.id
+
+    async def accept(self, events: Sequence[CloudEvent]) -> Sequence[Receipt]:
+        """Store events that came from anywhere; durable when it returns what became of each."""
+        engine = await self._ready()
+        return await engine.inbox.accept(events)
 
     async def retry(self, instance_id: str) -> None:
         """Let an instance go on that was set aside or could not be undone; see `WorkflowHandle.retry`."""

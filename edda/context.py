@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from edda.activity import Activity
+    from edda.core.routing import Criteria
+    from edda.events import ReceivedEvent
     from edda.workflow import StartOptions, Workflow, WorkflowHandle
 
 P = ParamSpec("P")
@@ -36,6 +38,21 @@ class ActivityInfo:
     """1 for the first: 1 + recorded failures + crashes since the last record."""
     idempotency_key: str
     """The same in every attempt and after every crash: hand it to the outside system."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewEvent:
+    """An event that user code wants sent."""
+
+    type: str
+    source: str
+    data: object
+    datacontenttype: str | None = None
+    subject: str | None = None
+    target: str | None = None
+    """The instance it is addressed to."""
+    to_outbox: bool = False
+    """To the outside, whatever the app would choose."""
 
 
 class Run(Protocol):
@@ -86,9 +103,11 @@ class Run(Protocol):
 
     def child_result(self, instance_id: str) -> Coroutine[Any, Any, Any]: ...
 
-    def send(
-        self, event_type: str, source: str, data: object, *, content_type: str | None
-    ) -> Coroutine[Any, Any, str]: ...
+    def event(
+        self, criteria: Criteria, *, model: Any, timeout_seconds: float | None, call_id: str | None
+    ) -> Coroutine[Any, Any, ReceivedEvent]: ...
+
+    def send(self, event: NewEvent) -> Coroutine[Any, Any, str]: ...
 
     def owe(
         self, compensation: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, call_id: str | None

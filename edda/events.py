@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
-from edda.context import WorkflowContext, run_of, utc_us
-from edda.exceptions import EddaError, EventTimeoutError
+from edda.context import NewEvent, WorkflowContext, current_run, described, run_of, utc_us
+from edda.core.routing import Criteria
+from edda.exceptions import EventTimeoutError
+from edda.workflow import find_app
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 __all__ = [
     "EventTimeoutError",
-    "NotYetError",
     "ReceivedEvent",
     "send_event",
     "send_event_transactional",
@@ -27,10 +28,8 @@ __all__ = [
 ]
 
 
-class NotYetError(EddaError, NotImplementedError):
-    """This part of edda is not built yet."""
-
-    retryable = False
+NAME_MAX: Final = 255
+"""Characters of the type, and of the source, of an event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +81,14 @@ async def send_event_transactional(
 
     If the attempt fails there is no event. In a workflow function it is a recorded step of its own.
     """
-    return await run_of(ctx).send(event_type, event_source, event_data, content_type=content_type)
-
-
-async def wait_event(
-    ctx: WorkflowContext,
-    event_type: str,
-    timeout_seconds: float | None = None,
-    model: type[BaseModel] | None = None,
-    event_id: str | None = None,
-) -> ReceivedEvent:
-    """Not built yet: raises `NotYetError`."""
-    _not_yet("wait_event", ctx, event_type, timeout_seconds, model, event_id)
+    event = NewEvent(
+        type=_named("event_type", event_type),
+        source=_named("event_source", event_source),
+        data=event_data,
+        datacontenttype=content_type,
+        to_outbox=True,
+    )
+    return await run_of(ctx).send(event)
 
 
 async def send_event(
@@ -102,10 +97,61 @@ async def send_event(
     data: dict[str, Any] | BaseModel | bytes,
     broker_url: str | None = None,
     datacontenttype: str | None = None,
-) -> None:
-    """Not built yet: raises `NotYetError`. `send_event_transactional` stores its event durably already."""
-    _not_yet("send_event", event_type, source, data, broker_url, datacontenttype)
+    *,
+    subject: str | None = None,
+    to: str | None = None,
+) -> str:
+    """Send an event; returns its id. Data are what JSON can say, or bytes, which arrive bit for bit.
+
+    With a broker (`EddaApp(outbox_enabled=True, broker_url=...)`) it goes there through the outbox; without one it
+    comes to this app's own inbox. In a workflow function it is a recorded step, in an activity it is sent if the
+    attempt succeeds, and anywhere else it is durable when this returns. `to` addresses it to one workflow instance.
+    """
+    if broker_url is not None:
+        raise ValueError(
+            "the broker belongs to the app, not to one event: EddaApp(outbox_enabled=True, broker_url=...)"
+        )
+    event = NewEvent(
+        type=_named("event_type", event_type),
+        source=_named("source", source),
+        data=data,
+        datacontenttype=datacontenttype,
+        subject=subject,
+        target=to,
+    )
+    run = current_run.get()
+    return await (find_app().send(event) if run is None else run.send(event))
 
 
-def _not_yet(name: str, *_: object) -> NoReturn:
-    raise NotYetError(f"{name}() is not built yet; it comes with the inbox and the relayer (see ROADMAP.md).")
+async def wait_event(
+    ctx: WorkflowContext,
+    event_type: str,
+    timeout_seconds: float | None = None,
+    model: Any = None,
+    event_id: str | None = None,
+    *,
+    match: Mapping[str, Any] | None = None,
+    subject: str | None = None,
+) -> ReceivedEvent:
+    """Wait for an event of this type, holding no worker.
+
+    It receives, in order of acceptance, each event of the type that was accepted since this instance started, each at
+    most once. `match={"order_id": "7"}` takes only events whose data have these values at their top level, `subject=`
+    only those with this subject; without either, every instance that waits for the type gets a copy.
+
+    Args:
+        timeout_seconds: Then `EventTimeoutError` is raised here. An event accepted in time beats it.
+        model: What `event.data` is to be: a pydantic model or any annotation. An event that does not fit is set aside
+            visibly in the history, and the wait goes on. Default: what JSON says, or bytes.
+        event_id: Names this call in the history, in place of `type:n`.
+    """
+    if timeout_seconds is not None and not timeout_seconds >= 0:
+        raise ValueError(f"timeout_seconds must not be negative: {timeout_seconds}")
+    criteria = Criteria.of(_named("event_type", event_type), subject=subject, match=match)
+    return await run_of(ctx).event(criteria, model=model, timeout_seconds=timeout_seconds, call_id=event_id)
+
+
+def _named(what: str, name: object) -> str:
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX:
+        raise ValueError(f"{what} must be a text of 1 to {NAME_MAX} characters, not {described(name)}")
+    return name

@@ -119,6 +119,14 @@ class NotCancellableError(EddaError):
         self.status = status
 
 
+class InstanceEndedError(EddaError):
+    """The event is addressed to an instance that has ended, and was not stored."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(f"Workflow instance '{instance_id}' has ended: it receives no more events")
+        self.instance_id = instance_id
+
+
 class NotRepairableError(EddaError):
     """`retry()` has nothing to do for an instance in this status."""
 

@@ -22,7 +22,7 @@ from typing import (
 )
 from weakref import WeakSet
 
-from edda.context import WorkflowContext, current_run, described, run_of
+from edda.context import NewEvent, WorkflowContext, current_run, described, run_of
 from edda.core.declaration import check_function
 from edda.exceptions import NoAppError
 from edda.history import HistoryEntry
@@ -53,6 +53,14 @@ AS_IT_IS: Final = StartOptions()
 
 class App(Protocol):
     """What a workflow needs of an app."""
+
+    def direct(self, event: NewEvent) -> NewEvent:
+        """Decide whether an event goes to the app's own inbox or to the outside."""
+        ...
+
+    async def send(self, event: NewEvent) -> str:
+        """Send an event from outside of any run; durable when it returns its id."""
+        ...
 
     @property
     def running(self) -> bool:

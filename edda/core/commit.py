@@ -62,6 +62,13 @@ class OutboxMessage(NamedTuple):
     at_us: int
 
 
+class Post(NamedTuple):
+    """An event for our own inbox, sent by the history row with this `seq`."""
+
+    seq: int
+    event: CloudEvent
+
+
 class EventWait(NamedTuple):
     """A call of the body that waits for an event, as others see it: an event with this route wakes the instance."""
 
@@ -138,7 +145,7 @@ class Commit(NamedTuple):
     """Calls whose waits are over."""
     no_waits_left: bool = False
     """The body is over: forget every wait of the instance."""
-    posts: tuple[CloudEvent, ...] = ()
+    posts: tuple[Post, ...] = ()
     """Events for our own inbox."""
 
 

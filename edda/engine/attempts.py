@@ -22,11 +22,13 @@ from typing import Any, Final, Protocol
 from uuid import UUID
 
 from edda.activity import Activity
-from edda.context import ActivityInfo, WorkflowContext, current_run
-from edda.core.commit import NewInstance, OutboxMessage
+from edda.context import ActivityInfo, NewEvent, WorkflowContext, current_run
+from edda.core.commit import NewInstance
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
-from edda.engine.codec import Stored, ValueCodec
+from edda.core.routing import Criteria
+from edda.engine.codec import encode_event_data
 from edda.engine.environment import DatabaseClock, Environment
+from edda.engine.event_draft import EventDraft
 from edda.engine.plans import Code, plan_of
 from edda.engine.threads import DaemonThreads
 from edda.exceptions import ActivityTimeoutError, EddaError, SessionUnavailableError
@@ -37,8 +39,6 @@ log = logging.getLogger("edda.engine")
 
 UNCOUNTED_MAX: Final = 10
 """Times that a user's transaction lost to others is tried again at once, without counting as an attempt."""
-
-EVENT_DATA: Final = ValueCodec(what="the data of an event")
 
 
 class Order(Protocol):
@@ -68,35 +68,9 @@ class Outcome:
     interrupted: bool = False
     """It was cancelled by the engine and gave no answer."""
     duration_us: int = 0
-    outbox: Sequence[OutboxDraft] = ()
+    outbox: Sequence[EventDraft] = ()
     recorded: HistoryEvent | None = None
     """Its row, if it was committed already, inside the user's transaction."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxDraft:
-    """An event that an attempt wants sent if it succeeds."""
-
-    id: str
-    type: str
-    source: str
-    data: Stored
-    content_type: str | None
-
-    def message(self, *, instance_id: InstanceId, seq: int, ordinal: int, at_us: int) -> OutboxMessage:
-        default = "application/octet-stream" if self.data.blob is not None else "application/json"
-        return OutboxMessage(
-            id=self.id,
-            instance_id=instance_id,
-            seq=seq,
-            ordinal=ordinal,
-            type=self.type,
-            source=self.source,
-            data=self.data.text,
-            blob=self.data.blob,
-            content_type=self.content_type or default,
-            at_us=at_us,
-        )
 
 
 class Client(Protocol):
@@ -381,7 +355,7 @@ class AttemptRun:
         self.workflow_name = client.workflow_name
         self.in_thread = False
         self.transaction: UserTransaction | None = None
-        self.outbox: Sequence[OutboxDraft] = ()
+        self.outbox: Sequence[EventDraft] = ()
         self._starts = 0
         self._seeds = 0
 
@@ -504,12 +478,17 @@ class AttemptRun:
     def child_result(self, instance_id: str) -> Coroutine[Any, Any, Any]:
         return self._attempts.app.result_of(instance_id, timeout=None)
 
-    async def send(self, event_type: str, source: str, data: object, *, content_type: str | None) -> str:
+    def event(
+        self, criteria: Criteria, *, model: Any, timeout_seconds: float | None, call_id: str | None
+    ) -> Coroutine[Any, Any, Any]:
+        raise RuntimeError("waiting for an event is for workflow functions; an activity holds a worker while it waits")
+
+    async def send(self, event: NewEvent) -> str:
         event_id = str(UUID(hex=self._attempts.environment.sortable_id()))
-        draft = OutboxDraft(
-            id=event_id, type=event_type, source=source, data=EVENT_DATA.encode(data), content_type=content_type
+        self.outbox = (
+            *self.outbox,
+            EventDraft(event_id, self._attempts.app.direct(event), encode_event_data(event.data)),
         )
-        self.outbox = (*self.outbox, draft)
         return event_id
 
     def owe(

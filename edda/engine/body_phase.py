@@ -17,7 +17,8 @@ from edda.core.lifecycle import Status
 from edda.engine.attempts import Outcome
 from edda.engine.body_run import BodyRun, Call
 from edda.engine.codec import encode_error
-from edda.engine.instance import ChildEnded, Instance, Survivor, TimerDue
+from edda.engine.event_waits import EventWaits, Question
+from edda.engine.instance import ChildEnded, Instance, NoEventInTime, Survivor, TimerDue
 from edda.engine.phases import STEP, Pause, Phase, Write
 from edda.engine.plans import plan_of
 from edda.engine.records import (
@@ -27,14 +28,18 @@ from edda.engine.records import (
     record_event_sent,
     record_failure,
     record_owed,
+    record_received,
+    record_rejected,
     record_start,
     record_success,
     record_survivor,
+    record_timed_out,
 )
-from edda.engine.replies import Reply, reply_to
+from edda.engine.replies import Reply, misfit, reply_to
 from edda.engine.settling import SettlingPhase
 from edda.engine.step import Step
 from edda.exceptions import EddaError, NondeterminismError
+from edda.storage.inbox import InboxEvent
 from edda.storage.port import InstanceRow
 
 log = logging.getLogger("edda.engine")
@@ -59,6 +64,7 @@ class BodyPhase:
         """Calls that are answered by being recorded: a child's start, an event sent, a compensation owed."""
         self._looked = True
         self._looking = False
+        self._events = EventWaits(instance)
         started = self._journal.started
         at_us = started.at_us if started is not None else instance.now_us()
         self._body = BodyRun(
@@ -87,7 +93,7 @@ class BodyPhase:
         self._step()
         if self._loop.root.done():
             return self._leave()
-        if self._worth_writing():
+        if self._events.store() or self._worth_writing():
             return STEP
         return Pause.PROCEED
 
@@ -95,7 +101,7 @@ class BodyPhase:
     def has_news(self) -> bool:
         """There is something to pump, besides what was asked for and may begin now."""
         instance = self._instance
-        return bool(instance.arrived) or instance.cancel_requested or self._journal.replaying
+        return bool(instance.arrived or instance.cancel_requested or self._journal.replaying)
 
     def evict(self) -> None:
         self._body.evict()
@@ -103,10 +109,11 @@ class BodyPhase:
     def woken(self) -> None:
         """Something may have changed that only the database knows."""
         self._looked = False
+        self._events.woken()
 
     @property
     def looking(self) -> bool:
-        return self._looking
+        return self._looking or self._events.looking
 
     def _worth_writing(self) -> bool:
         """The row that says that the body was entered rides with the first real one."""
@@ -206,6 +213,8 @@ class BodyPhase:
                 arrived and isinstance(arrived[0], Outcome) and arrived[0].recorded is not None
             ):  # it has its `seq` already
                 self._deliver_first()
+            elif (match := self._events.next_match()) is not None:
+                self._receive(*match)
             elif self._instants:
                 self._perform(self._instants.pop(next(iter(self._instants))))
             elif arrived:
@@ -223,6 +232,8 @@ class BodyPhase:
                 self._body.answer(event, self._instance.calls[event.call_id], reply.value, reply.error)
         elif isinstance(arrival, TimerDue):
             self._deliver_timer(arrival)
+        elif isinstance(arrival, NoEventInTime):
+            self._deliver_timeout(arrival.call)
         elif isinstance(arrival, Survivor):
             event = record_survivor(self._instance, arrival)
             call = self._instance.calls[event.call_id]
@@ -257,6 +268,24 @@ class BodyPhase:
             event = record(Kind.TIMER_FIRED, at_us=at_us, call_id=arrival.timer_id, name="timer")
             self._fire(arrival.timer_id, event.seq, at_us)
 
+    def _receive(self, call: Call, found: InboxEvent) -> None:
+        """An event for a call: it is received, or set aside where it does not fit the model."""
+        self._events.consumed(found)
+        assert call.wish is not None
+        if (error := misfit(found.event, call.wish.model)) is not None:
+            record_rejected(self._instance, call, found, error)
+            return
+        self._events.forget(call)
+        event = record_received(self._instance, call, found)
+        self._body.answer(event, call, reply_to(call, event).value, None)
+
+    def _deliver_timeout(self, call: Call) -> None:
+        if not call.waiting:  # given up, or answered by an event that came in time
+            return
+        self._events.forget(call)
+        event = record_timed_out(self._instance, call, due_us=call.due_us)
+        self._body.answer(event, call, None, reply_to(call, event).error)
+
     def _deliver_child_end(self, arrival: ChildEnded) -> None:
         if self._child_waits.pop(arrival.call.id, None) is None:
             return
@@ -289,6 +318,8 @@ class BodyPhase:
                     case CallKind.CHILD_RESULT:
                         self._child_waits[call.id] = call
                         self._looked = False
+                    case CallKind.EVENT_WAIT:
+                        self._events.ask(call)
                     case _:
                         self._instants[call.id] = call
             body.asked.clear()
@@ -340,11 +371,16 @@ class BodyPhase:
                 self._timers.pop(call.id, None)
             case CallKind.CHILD_RESULT:
                 self._child_waits.pop(call.id, None)
+            case CallKind.EVENT_WAIT:
+                self._events.forget(call)
             case _:
                 self._instants.pop(call.id, None)
 
     def _give_up(self, call: Call) -> None:
         """The body cancelled a call. Its attempt is cancelled, unless it may have to be undone: then its end counts."""
+        if call.kind is CallKind.EVENT_WAIT:
+            self._events.give_up(call)
+            return
         step = self._instance.steps.get(call.id)
         if step is None or step.attempt is None:
             self._forget(call)
@@ -354,6 +390,7 @@ class BodyPhase:
     # -- waiting -----------------------------------------------------------------------------------------------------
 
     def collect_due(self, now_us: int) -> bool:
+        self._events.collect_due(now_us)
         due = [TimerDue(call.id, call.due_us) for call in self._timers.values() if call.due_us <= now_us]
         if (first := self._loop.next_timer()) is not None and first[1] <= now_us:
             due += [TimerDue(timer, at) for timer, at in self._loop.timers().items() if at <= now_us]
@@ -363,10 +400,11 @@ class BodyPhase:
 
     def earliest_due_us(self) -> int | None:
         earliest = min([call.due_us for call in self._timers.values()]) if self._timers else None
-        first = self._loop.next_timer()
-        if first is None:
-            return earliest
-        return first[1] if earliest is None else min(earliest, first[1])
+        for other in (self._loop.next_timer(), self._events.earliest_due_us()):
+            due_us = other[1] if isinstance(other, tuple) else other
+            if due_us is not None and (earliest is None or due_us < earliest):
+                earliest = due_us
+        return earliest
 
     def children_to_look_up(self) -> tuple[InstanceId, ...]:
         """Children whose end may have come unseen. To be called when our own wait is durable: write, commit, look."""
@@ -383,8 +421,15 @@ class BodyPhase:
             if row is not None and row.status in CHILD_KINDS:
                 self._instance.arrived.append(ChildEnded(call, row))
 
+    def question_for_inbox(self) -> Question | None:
+        """Which events to look for. To be called when our own waits are durable."""
+        return self._events.question()
+
+    def inbox_answered(self, found: list[InboxEvent], *, question: Question) -> None:
+        self._events.answered(found, question=question)
+
     def when_idle(self, due_us: int | None) -> RowChange:
-        if due_us is None and not self._child_waits:
+        if due_us is None and not self._child_waits and not self._events:
             return End(status=Status.QUARANTINED, error=encode_error(self._nothing_to_wait_for()))
         status, reason = self._wait_in_words()
         return Park(status=status, reason=reason[:255], due_us=due_us, seen_wakes=self._instance.seen_wakes)
@@ -392,6 +437,8 @@ class BodyPhase:
     def _wait_in_words(self) -> tuple[Status, str]:
         if self._instance.steps:
             return Status.RUNNING, "retry of " + ", ".join(map(str, self._instance.steps))
+        if self._events:
+            return Status.WAITING_FOR_EVENT, "event " + self._events.in_words()
         if self._child_waits:
             return Status.RUNNING, "child " + ", ".join(sorted({call.target for call in self._child_waits.values()}))
         return Status.WAITING_FOR_TIMER, "timer " + ", ".join(list(self._timers) or list(self._loop.timers()))
@@ -402,5 +449,6 @@ class BodyPhase:
         return EddaError(
             f"Workflow instance '{self._instance.id}' "
             + ("spins: it polls for something" if self._loop.frozen else "waits for something")
-            + " that no activity, timer or child of it can bring about. Correct the code, then call handle.retry()."
+            + " that no activity, timer, event or child of it can bring about. "
+            "Correct the code, then call handle.retry()."
         )

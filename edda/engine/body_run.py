@@ -13,21 +13,29 @@ import zlib
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
-from typing import Any
+from typing import Any, NamedTuple
 
 from edda.activity import Activity
 from edda.compensation import compensations
-from edda.context import ActivityInfo, WorkflowContext, current_run
+from edda.context import ActivityInfo, NewEvent, WorkflowContext, current_run
 from edda.core.commit import NewInstance
 from edda.core.history import HistoryEvent, InstanceId
 from edda.core.journal import CallKind, Journal, describe_call, describe_event, fits
+from edda.core.routing import Criteria
 from edda.engine.body_loop import BodyFuture, BodyLoop, Evicted
-from edda.engine.codec import Stored, ValueCodec
+from edda.engine.codec import Stored, encode_event_data
 from edda.engine.plans import compensation_codec, plan_of
 from edda.exceptions import ForbiddenInBody, NondeterminismError, SessionUnavailableError
 from edda.workflow import App, StartOptions, Workflow, WorkflowHandle, current_app
 
-EVENT_DATA = ValueCodec(what="the data of an event")
+
+class Wish(NamedTuple):
+    """The event that a call waits for."""
+
+    criteria: Criteria
+    model: Any
+    """What its data is to become; None: what JSON says, or bytes."""
+    timeout_seconds: float | None
 
 
 class CallFuture(BodyFuture):
@@ -63,6 +71,7 @@ class Call:
         "name",
         "sent",
         "target",
+        "wish",
     )
 
     def __init__(self, kind: CallKind, call_id: str, name: str) -> None:
@@ -80,7 +89,8 @@ class Call:
         self.kwargs: dict[str, Any] = {}
         self.due_us = 0
         self.child: NewInstance | None = None
-        self.sent: tuple[str, str, Stored, str | None] | None = None
+        self.sent: tuple[NewEvent, Stored] | None = None
+        self.wish: Wish | None = None
         self.target = ""
         """The instance waited for, when it waits for the result of a child."""
 
@@ -251,9 +261,19 @@ class BodyRun:
         call.target = instance_id
         return self._answer(call)
 
-    def send(self, event_type: str, source: str, data: object, *, content_type: str | None) -> Coroutine[Any, Any, str]:
-        call = self._make(CallKind.EVENT_SEND, event_type, None)
-        call.sent = (event_type, source, EVENT_DATA.encode(data), content_type)
+    def event(
+        self, criteria: Criteria, *, model: Any, timeout_seconds: float | None, call_id: str | None
+    ) -> Coroutine[Any, Any, Any]:
+        call = self._make(CallKind.EVENT_WAIT, criteria.type, call_id)
+        if timeout_seconds is not None:
+            call.due_us = self.loop.now_us + round(timeout_seconds * 1_000_000)
+        call.wish = Wish(criteria, model, timeout_seconds)
+        return self._answer(call)
+
+    def send(self, event: NewEvent) -> Coroutine[Any, Any, str]:
+        data = encode_event_data(event.data)
+        call = self._make(CallKind.EVENT_SEND, event.type, None)
+        call.sent = (event, data)
         return self._answer(call)
 
     def owe(

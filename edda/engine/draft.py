@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from edda.core.commit import Commit, NewInstance, OutboxMessage, RowChange
+from edda.core.commit import Commit, End, EventWait, NewInstance, OutboxMessage, Post, RowChange, Undo
 from edda.core.history import HistoryEvent, InstanceId, Kind
 from edda.core.journal import Journal
+from edda.core.lifecycle import ENDED
 
 
 class News(NamedTuple):
@@ -31,6 +32,11 @@ class Draft:
         self.records: list[HistoryEvent] = []
         self.children: list[NewInstance] = []
         self.outbox: list[OutboxMessage] = []
+        self.posts: list[Post] = []
+        self.waits: list[EventWait] = []
+        self.waits_over: list[str] = []
+        self.may_wait = False
+        """Waits of this instance may be stored: at its end they go."""
         self._journal = journal
         self._news: list[News] = []
 
@@ -88,9 +94,23 @@ class Draft:
             wakes=wakes,
             cancels=cancels,
         )
+        if self.may_wait:
+            commit = self._with_waits(commit)
+        if self.posts:
+            commit = commit._replace(posts=tuple(self.posts))
+            self.posts.clear()
         self.records.clear()
         self.children.clear()
         self.outbox.clear()
+        return commit
+
+    def _with_waits(self, commit: Commit) -> Commit:
+        if _is_the_end_of_the_body(commit.row):
+            commit = commit._replace(no_waits_left=True)
+        else:
+            commit = commit._replace(waits=tuple(self.waits), waits_over=tuple(self.waits_over))
+        self.waits.clear()
+        self.waits_over.clear()
         return commit
 
     def restore(self, commit: Commit, *, without: frozenset[str], outbox: bool = True) -> None:
@@ -102,8 +122,11 @@ class Draft:
                 self.records.append(event._replace(seq=self._journal.next_seq))
                 self._journal.append(self.records[-1])
         self.children[:0] = commit.children
+        self.waits[:0] = commit.waits
+        self.waits_over[:0] = commit.waits_over
         if outbox:
             self.outbox[:0] = commit.outbox
+            self.posts[:0] = commit.posts
 
     def discard(self) -> None:
         """Forget what is drafted: it never happened."""
@@ -111,4 +134,11 @@ class Draft:
         self.records.clear()
         self.children.clear()
         self.outbox.clear()
+        self.posts.clear()
+        self.waits.clear()
+        self.waits_over.clear()
         self._news.clear()
+
+
+def _is_the_end_of_the_body(row: RowChange) -> bool:
+    return isinstance(row, Undo) or (isinstance(row, End) and row.status in ENDED)

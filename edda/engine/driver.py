@@ -26,6 +26,7 @@ from edda.engine.attempts import Outcome
 from edda.engine.body_phase import BodyPhase
 from edda.engine.codec import decode_error, encode_error
 from edda.engine.draft import News
+from edda.engine.event_waits import Question
 from edda.engine.house import House
 from edda.engine.instance import Instance, Survivor
 from edda.engine.phases import Pause, Phase, Write
@@ -35,6 +36,7 @@ from edda.engine.replies import NOTHING, Reply
 from edda.engine.settling import SettlingPhase
 from edda.engine.undoing import UndoingPhase
 from edda.exceptions import EddaError, NondeterminismError, SerializationError, StorageError
+from edda.storage.inbox import InboxEvent
 from edda.storage.port import InstanceRow, UnknownOutcome, UserTransaction
 from edda.workflow import Workflow
 
@@ -170,6 +172,12 @@ class Driver:
             self._phase.children_looked_up(rows)
         self._schedule()
 
+    def inbox_answered(self, found: list[InboxEvent], *, question: Question) -> None:
+        """The answer to `ask_inbox`."""
+        if isinstance(self._phase, BodyPhase):
+            self._phase.inbox_answered(found, question=question)
+        self._schedule()
+
     def survivors(self) -> dict[str, Survivor]:
         """What activities have done that was never acknowledged; to be asked when the worker is declared dead."""
         instance = self._instance
@@ -183,8 +191,13 @@ class Driver:
         in_flight = self._in_flight
         events = (*(in_flight.records if in_flight is not None else ()), *instance.draft.records)
         outbox = (*(in_flight.outbox if in_flight is not None else ()), *instance.draft.outbox)
+        posts = (*(in_flight.posts if in_flight is not None else ()), *instance.draft.posts)
         return {
-            event.call_id: Survivor(event, tuple(message for message in outbox if message.seq == event.seq))
+            event.call_id: Survivor(
+                event,
+                tuple(message for message in outbox if message.seq == event.seq),
+                tuple(post for post in posts if post.seq == event.seq),
+            )
             for event in events
             if event.kind == Kind.ACTIVITY_COMPLETED
         }
@@ -229,6 +242,7 @@ class Driver:
             return False
         outcome.recorded = event
         self._tell(news)
+        self._house.spread(commit)
         return True
 
     def _draft_success(self, outcome: Outcome) -> HistoryEvent:
@@ -332,8 +346,11 @@ class Driver:
                 return
             due_us = self._earliest_due_us(phase)
         instance.steps.begin(self, self._house.attempts, self._house.hooks)
-        if isinstance(phase, BodyPhase) and (children := phase.children_to_look_up()):
-            self._house.look_up_children(self, children)
+        if isinstance(phase, BodyPhase):
+            if children := phase.children_to_look_up():
+                self._house.look_up_children(self, children)
+            if (question := phase.question_for_inbox()) is not None:
+                self._house.ask_inbox(self, question)
         if not isinstance(phase, SettlingPhase):
             self._wait(phase, due_us)
 

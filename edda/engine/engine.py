@@ -7,7 +7,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from edda.core.commit import Creation, End, NewInstance
@@ -19,6 +19,7 @@ from edda.engine.driver import Driver
 from edda.engine.environment import DatabaseClock, Environment
 from edda.engine.heartbeat import Lease
 from edda.engine.hook_queue import HookQueue
+from edda.engine.inbox import Inbox
 from edda.engine.results import Ending, Results
 from edda.engine.worker import Bounds, Legacy, Worker
 from edda.storage.port import InstanceRow, Store, UnknownOutcome
@@ -77,6 +78,7 @@ class Engine:
             threads=settings.activity_threads,
             on_crash=self._crashed,
         )
+        self.inbox = Inbox(store, self.environment, poll_seconds=settings.bounds.poll_seconds, poke=self._poke_all)
         self.worker_id = ""
         """Id of the worker, also while it waits for its place."""
         self.worker: Worker | None = None
@@ -87,6 +89,7 @@ class Engine:
 
     async def begin(self) -> None:
         await self.store.open()
+        self.inbox.begin()
         self._joining = asyncio.get_running_loop().create_task(self._join(), name="edda-join")
         done, _ = await asyncio.wait({self._joining}, timeout=REGISTRATION_SECONDS)
         if done:
@@ -96,6 +99,7 @@ class Engine:
 
     async def stop(self) -> None:
         self._stopping = True
+        await self.inbox.stop()
         if self._joining is not None and not self._joining.done():
             self._joining.cancel()
             await asyncio.wait({self._joining})
@@ -122,6 +126,7 @@ class Engine:
             lease=self._settings.lease,
             workflows=self._workflows,
             endings=self,
+            inbox=self.inbox,
             on_dead=self._replace,
             inheritance=self._legacy,
         )
@@ -209,12 +214,13 @@ class Engine:
                 unheard = unheard or before
                 await asyncio.sleep(self.environment.jitter(ASK_AGAIN_SECONDS))
             else:
-                self._poke(instance_id)
+                self._poke_all([instance_id])
                 return unheard if unheard is not None and row is not None and done(row) else row
 
-    def _poke(self, instance_id: InstanceId) -> None:
+    def _poke_all(self, ids: Collection[InstanceId]) -> None:
+        """These were woken by this process."""
         if self.worker is not None:
-            self.worker.poke([instance_id])
+            self.worker.poke(ids)
 
     def ended(self, driver: Driver, end: End) -> None:
         self._results.ended(driver, end)

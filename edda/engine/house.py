@@ -16,6 +16,7 @@ from edda.workflow import App
 
 if TYPE_CHECKING:
     from edda.engine.driver import Driver
+    from edda.engine.event_waits import Question
 
 
 class House(Protocol):
@@ -51,6 +52,14 @@ class House(Protocol):
 
     def look_up_children(self, driver: Driver, ids: tuple[InstanceId, ...]) -> None:
         """Read these rows soon, and tell the driver through `children_looked_up`."""
+        ...
+
+    def ask_inbox(self, driver: Driver, question: Question) -> None:
+        """Look for these events soon, and tell the driver through `inbox_answered`."""
+        ...
+
+    def spread(self, commit: Commit) -> None:
+        """A commit is durable: tell those whom it concerns."""
         ...
 
     def released(self, driver: Driver, *, due_us: int | None, woken: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
-from edda.core.commit import OutboxMessage
+from edda.core.commit import OutboxMessage, Post
 from edda.core.history import HistoryEvent
 from edda.core.journal import Journal
 from edda.engine.attempts import Outcome
@@ -24,6 +24,12 @@ class TimerDue(NamedTuple):
     due_us: int
 
 
+class NoEventInTime(NamedTuple):
+    """The deadline of a wait for an event has passed, and the inbox was looked at after it."""
+
+    call: Call
+
+
 class ChildEnded(NamedTuple):
     """A child that has ended, for the call that waits for it."""
 
@@ -39,9 +45,10 @@ class Survivor(NamedTuple):
 
     event: HistoryEvent
     outbox: tuple[OutboxMessage, ...]
+    posts: tuple[Post, ...]
 
 
-Arrival = Outcome | TimerDue | ChildEnded | Survivor
+Arrival = Outcome | TimerDue | ChildEnded | NoEventInTime | Survivor
 """Something that happened and is not recorded yet."""
 
 

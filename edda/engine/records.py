@@ -8,21 +8,27 @@ from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
+from edda.core.commit import Post
 from edda.core.history import HistoryEvent, Kind
 from edda.core.lifecycle import Status
 from edda.core.retry import TryAgain
 from edda.core.saga import UNDO_KEY
-from edda.engine.attempts import OutboxDraft, Outcome
+from edda.engine.attempts import Outcome
 from edda.engine.body_run import Call
 from edda.engine.codec import encode_error
 from edda.engine.draft import META
+from edda.engine.event_draft import EventDraft
 from edda.engine.instance import ChildEnded, Instance, Survivor
 from edda.engine.plans import plan_of, too_large
 from edda.engine.replies import Reply, activity_error
 from edda.engine.step import Step
 from edda.exceptions import SerializationError
+from edda.storage.inbox import InboxEvent
 
 log = logging.getLogger("edda.engine")
+
+KEY: Final = "key"
+"""In the details of a row that consumed an event: what that is stored under."""
 
 PYTHON_OF_THE_START: Final = META.encode({"python": f"{sys.version_info.major}.{sys.version_info.minor}"})
 
@@ -84,6 +90,7 @@ def record_survivor(instance: Instance, survivor: Survivor) -> HistoryEvent:
     event = survivor.event
     seq, at_us = instance.journal.next_seq, instance.now_us()
     instance.draft.outbox.extend(message._replace(seq=seq) for message in survivor.outbox)
+    instance.draft.posts.extend(post._replace(seq=seq) for post in survivor.posts)
     return instance.draft.record(
         Kind(event.kind),
         at_us=at_us,
@@ -194,19 +201,13 @@ def record_child_start(instance: Instance, call: Call) -> HistoryEvent:
 def record_event_sent(instance: Instance, call: Call) -> HistoryEvent:
     """The body itself sent an event; its outbox row goes with this one."""
     assert call.sent is not None
-    event_type, source, data, content_type = call.sent
-    draft = OutboxDraft(
-        id=str(UUID(hex=instance.house.environment.sortable_id())),
-        type=event_type,
-        source=source,
-        data=data,
-        content_type=content_type,
-    )
+    event, data = call.sent
+    house = instance.house
+    draft = EventDraft(str(UUID(hex=house.environment.sortable_id())), house.app.direct(event), data)
     at_us = instance.now_us()
     post(instance, [draft], at_us=at_us)
-    return instance.draft.record(
-        Kind.EVENT_SENT, at_us=at_us, call_id=call.id, name=call.name, meta={"id": draft.id, "source": source}
-    )
+    meta = {"id": draft.id, "source": draft.event.source}
+    return instance.draft.record(Kind.EVENT_SENT, at_us=at_us, call_id=call.id, name=call.name, meta=meta)
 
 
 def record_owed(instance: Instance, call: Call) -> HistoryEvent:
@@ -221,9 +222,60 @@ def record_owed(instance: Instance, call: Call) -> HistoryEvent:
     )
 
 
-def post(instance: Instance, drafts: Sequence[OutboxDraft], *, at_us: int) -> None:
-    """Put events into the outbox, as part of the row that is drafted next."""
+def record_received(instance: Instance, call: Call, found: InboxEvent) -> HistoryEvent:
+    """An event that the body waited for."""
+    event = found.event
+    instance.draft.waits_over.append(call.id)
+    meta: dict[str, Any] = {KEY: found.key, "id": event.id, "source": event.source}
+    for name in ("subject", "time", "datacontenttype", "dataschema"):
+        if (value := getattr(event, name)) is not None:
+            meta[name] = value
+    if event.extensions:
+        meta["extensions"] = dict(event.extensions)
+    return instance.draft.record(
+        Kind.EVENT_RECEIVED,
+        at_us=instance.now_us(),
+        call_id=call.id,
+        name=call.name,
+        output=event.json,
+        blob=event.blob,
+        meta=meta,
+    )
+
+
+def record_rejected(instance: Instance, call: Call, found: InboxEvent, error: ValueError) -> None:
+    """An event that does not fit the model of its wait: visible in history, and passed over."""
+    event = found.event
+    log.error("event %s from %s does not fit what %s of %s waits for: %s",
+              event.id, event.source, call.id, instance.id, error)  # fmt: skip
+    instance.draft.record(
+        Kind.EVENT_REJECTED,
+        at_us=instance.now_us(),
+        call_id=call.id,
+        name=call.name,
+        output=encode_error(error),
+        meta={KEY: found.key, "id": event.id, "source": event.source},
+    )
+
+
+def record_timed_out(instance: Instance, call: Call, *, due_us: int) -> HistoryEvent:
+    """No event came in time."""
+    instance.draft.waits_over.append(call.id)
+    assert call.wish is not None
+    return instance.draft.record(
+        Kind.EVENT_TIMED_OUT,
+        at_us=max(due_us, instance.now_us()),
+        call_id=call.id,
+        name=call.name,
+        meta={"timeout_seconds": call.wish.timeout_seconds},
+    )
+
+
+def post(instance: Instance, drafts: Sequence[EventDraft], *, at_us: int) -> None:
+    """Send events, to our own inbox or to the outside, as part of the row that is drafted next."""
     seq = instance.journal.next_seq
     for ordinal, draft in enumerate(drafts):
-        message = draft.message(instance_id=instance.id, seq=seq, ordinal=ordinal, at_us=at_us)
-        instance.draft.outbox.append(message)
+        if draft.event.to_outbox:
+            instance.draft.outbox.append(draft.message(instance_id=instance.id, seq=seq, ordinal=ordinal, at_us=at_us))
+        else:
+            instance.draft.posts.append(Post(seq, draft.for_inbox(at_us=at_us)))

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from edda.core.event import CloudEvent
 from edda.core.history import HistoryEvent, Kind
 from edda.engine.body_run import Call
-from edda.engine.codec import Stored, ValueCodec, decode_error
+from edda.engine.codec import Stored, ValueCodec, decode_error, decode_event_data
 from edda.engine.plans import plan_of
 from edda.engine.step import exhausted_error
-from edda.exceptions import CompensationFailedError, EddaError, SerializationError, WorkflowCancelledException
+from edda.events import ReceivedEvent
+from edda.exceptions import (
+    CompensationFailedError,
+    EddaError,
+    EventTimeoutError,
+    SerializationError,
+    WorkflowCancelledException,
+)
 from edda.workflow import Workflow, workflows
 
 
@@ -41,10 +49,45 @@ def reply_to(call: Call, event: HistoryEvent) -> Reply:
             return Reply(decode_result(event.details().get("workflow", ""), event.output, event.blob))
         case Kind.CHILD_FAILED | Kind.CHILD_CANCELLED:
             return Reply(error=decode_error(event.output or "{}"))
+        case Kind.EVENT_RECEIVED:
+            return Reply(received_event(call, event))
+        case Kind.EVENT_TIMED_OUT:
+            return Reply(error=EventTimeoutError(event.name, event.details()["timeout_seconds"]))
         case Kind.EVENT_SENT:
             return Reply(event.details()["id"])
         case _:
             return NOTHING
+
+
+def received_event(call: Call, event: HistoryEvent) -> ReceivedEvent:
+    """What `wait_event` returns. Raises SerializationError where today's model refuses what was accepted once."""
+    details = event.details()
+    model = call.wish.model if call.wish is not None else None
+    try:
+        data = decode_event_data(event.output, event.blob, model)
+    except ValueError as error:
+        raise SerializationError(
+            f"event {details['id']} that {call.id} received does not fit its model: {error}"
+        ) from error
+    return ReceivedEvent(
+        data=data,
+        type=event.name,
+        source=details["source"],
+        id=details["id"],
+        time=details.get("time"),
+        datacontenttype=details.get("datacontenttype"),
+        subject=details.get("subject"),
+        extensions=details.get("extensions", {}),
+    )
+
+
+def misfit(event: CloudEvent, model: Any) -> ValueError | None:
+    """Why an event does not fit the model of a wait."""
+    try:
+        decode_event_data(event.json, event.blob, model)
+    except ValueError as error:
+        return error
+    return None
 
 
 def activity_error(event: HistoryEvent) -> BaseException:

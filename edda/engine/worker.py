@@ -19,13 +19,17 @@ from edda.core.commit import Batch, Commit, Creation, End, NewInstance, Verdict
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import CRASHED_TOO_OFTEN, Status
 from edda.core.retry import RetryPolicy
+from edda.core.routing import event_key
 from edda.engine.attempts import Attempts
 from edda.engine.committer import Ack, Committer
 from edda.engine.driver import Driver
 from edda.engine.environment import DatabaseClock, Environment
+from edda.engine.event_waits import Question
 from edda.engine.heartbeat import Heartbeat, Lease
 from edda.engine.hook_queue import HookQueue
+from edda.engine.inbox import Inbox
 from edda.engine.instance import Survivor
+from edda.engine.questions import Questions
 from edda.engine.residents import Residents
 from edda.engine.turns import Turns
 from edda.exceptions import DatabaseUnavailableError, StorageError
@@ -90,6 +94,7 @@ class Worker:
         lease: Lease,
         workflows: Callable[[], Mapping[str, Workflow[..., object]]],
         endings: Endings,
+        inbox: Inbox,
         on_dead: Callable[[Worker], None],
         inheritance: Legacy,
     ) -> None:
@@ -122,8 +127,10 @@ class Worker:
             clock=clock,
             environment=environment,
             on_fenced=self._declared_dead,
-            on_written=self._spread,
+            on_written=self.spread,
         )
+        self._inbox = inbox
+        self._questions = Questions(store, environment, is_held=self._drives)
         self._heartbeat: Heartbeat | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._hint = asyncio.Event()
@@ -161,7 +168,13 @@ class Worker:
         )
         await self._heartbeat.begin()
         self._committer.begin()
-        for name, loop in (("claim", self._claim_loop), ("notices", self._notice_loop), ("absentees", self._reap_loop)):
+        loops = {
+            "claim": self._claim_loop,
+            "notices": self._notice_loop,
+            "absentees": self._reap_loop,
+            "questions": self._questions.run,
+        }
+        for name, loop in loops.items():
             self._spawn(loop(), f"edda-{name}")
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
@@ -478,7 +491,7 @@ class Worker:
                 if driver is not None:
                     driver.notice(wakes=notice.wakes, cancel_requested=notice.cancel_requested)
 
-    def _spread(self, commit: Commit) -> None:
+    def spread(self, commit: Commit) -> None:
         """After a commit: tell those whom it woke, and run the children that it created here."""
         for child in commit.children:
             if child.owner is not None:
@@ -487,6 +500,11 @@ class Worker:
             self.want(unowned)
         if commit.wakes or commit.cancels:
             self.poke((*commit.wakes, *commit.cancels))
+        if commit.posts:
+            self._inbox.routable([event_key(post.event) for post in commit.posts])
+
+    def _drives(self, driver: Driver) -> bool:
+        return self.drivers.get(driver.instance_id) is driver
 
     # -- others that are gone ----------------------------------------------------------------------------------------
 
@@ -540,6 +558,9 @@ class Worker:
                 log.warning("cannot look up the children of %s: %s", driver.instance_id, error)
                 await asyncio.sleep(self.environment.jitter(delay))
                 delay = min(delay * 2, 5.0)
+
+    def ask_inbox(self, driver: Driver, question: Question) -> None:
+        self._questions.ask(driver, question)
 
     def released(self, driver: Driver, *, due_us: int | None, woken: bool) -> None:
         """Parked. Kept in memory where there is room; its timer is remembered, so that it is punctual."""

@@ -53,8 +53,8 @@ class InboxModel:
             self.waits[commit.instance_id, wait.call_id] = wait
 
     def post(self, commit: Commit, now_us: int) -> None:
-        for event in commit.posts:
-            self.inbox.setdefault(event_key(event), _Stored(event, now_us))
+        for post in commit.posts:
+            self.inbox.setdefault(event_key(post.event), _Stored(post.event, now_us))
 
     # -- verbs -------------------------------------------------------------------------------------------------------
 

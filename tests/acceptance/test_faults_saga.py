@@ -19,7 +19,6 @@ from edda import (
     wait_timer,
     workflow,
 )
-from edda.events import NotYetError
 from edda.naming import NameTakenError
 from tests.acceptance.conftest import Apps
 from tests.acceptance.processes import Program
@@ -170,7 +169,6 @@ def test_W14_an_instance_whose_worker_died_can_be_cancelled_and_is_undone(progra
     assert order.notes == ["charged 5", "refunded 5"]
 
 
-@pytest.mark.xfail(raises=NotYetError, reason="events are not built yet")
 async def test_W15_the_timeout_of_an_event_can_be_caught_and_leaves_compensations_intact(apps: Apps) -> None:
     log: list[str] = []
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 import pytest
 
 from edda import WorkflowContext, activity, send_event, wait_event, wait_timer, workflow
-from edda.events import NotYetError
 from tests.acceptance.conftest import Apps
 from tests.acceptance.processes import Program
 from tests.acceptance.support import (
@@ -257,7 +256,6 @@ async def test_R025_any_worker_resumes_after_a_timer(apps: Apps) -> None:
     assert before != after
 
 
-@pytest.mark.xfail(raises=NotYetError, reason="events are not built yet")
 async def test_R025_any_worker_resumes_after_an_event(apps: Apps) -> None:
     @workflow
     async def payment(ctx: WorkflowContext) -> dict[str, object]:
@@ -314,7 +312,6 @@ def test_R026_the_work_of_a_frozen_worker_is_taken_over_and_the_worker_may_not_c
     assert said == ["['first by frozen', 'second by healthy']", "['step:1', 'step:2']"]
 
 
-@pytest.mark.xfail(raises=NotYetError, reason="events are not built yet")
 async def test_R027_an_event_that_comes_before_the_wait_is_not_lost(apps: Apps) -> None:
     gate = Gate()
 

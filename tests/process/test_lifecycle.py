@@ -174,7 +174,7 @@ def test_calls_while_it_shuts_down_make_no_second_worker(program: Callable[[str]
                     except EddaError:
                         refused += 1
             await leaving
-            say(refused > 10)
+            say(refused > 3)
     """)
     assert closing.run() == ["True"]
     assert checker.read(db_url, "SELECT state FROM edda_worker")[0] == [("dead",)]

@@ -12,9 +12,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from edda.core.commit import Batch, BatchOutcome, Commit, Creation, End, NewInstance, Park, Undo, Verdict
+from edda.core.event import CloudEvent, Receipt
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
+from edda.core.routing import EventKey, Fields
 from edda.exceptions import DatabaseUnavailableError, StorageError
+from edda.storage.inbox import InboxEvent, Look, Routed
 from edda.storage.memory import MemoryStore
 from edda.storage.port import Claims, Fenced, InstanceRow, Notice, Reaped, Renewal, UnknownOutcome
 from tests.simulation.faults import Fault
@@ -231,6 +234,26 @@ class FaultyStore:
 
     def retry(self, instance_id: InstanceId) -> asyncio.Future[InstanceRow | None]:
         return self.call("retry", lambda: self.world.verb(self.node, "retry", self.model.retry(instance_id)))
+
+    def accept(self, events: Sequence[CloudEvent]) -> asyncio.Future[tuple[Receipt, ...]]:
+        return self.call("accept", lambda: self.world.verb(self.node, "accept", self.model.accept(events)))
+
+    def route(self, keys: Sequence[EventKey]) -> asyncio.Future[Routed]:
+        return self.call("route", lambda: self.world.verb(self.node, "route", self.model.route(keys)))
+
+    def unrouted(self, *, older_than_us: int, limit: int) -> asyncio.Future[tuple[EventKey, ...]]:
+        return self.call("unrouted", lambda: run_now(self.model.unrouted(older_than_us=older_than_us, limit=limit)))
+
+    def look(
+        self, looks: Sequence[Look], *, unrouted: bool = False
+    ) -> asyncio.Future[Mapping[InstanceId, Sequence[InboxEvent]]]:
+        return self.call("look", lambda: run_now(self.model.look(looks, unrouted=unrouted)))
+
+    def learn(self, event_type: str, fields: Fields, *, since_us: int) -> asyncio.Future[None]:
+        return self.call("learn", lambda: run_now(self.model.learn(event_type, fields, since_us=since_us)))
+
+    def expire(self, *, before_us: int, limit: int) -> asyncio.Future[int]:
+        return self.call("expire", lambda: run_now(self.model.expire(before_us=before_us, limit=limit)))
 
     def instance(self, instance_id: InstanceId) -> asyncio.Future[InstanceRow | None]:
         return self.call("", lambda: self.model.rows.get(instance_id))

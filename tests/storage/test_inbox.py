@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edda.core.commit import Commit, End, EventWait, Park
+from edda.core.commit import Commit, End, EventWait, Park, Post
 from edda.core.event import TARGET, CloudEvent, Receipt
 from edda.core.lifecycle import Status
 from edda.core.routing import Criteria, EventKey, event_key
@@ -177,7 +177,7 @@ async def test_a_wait_of_the_same_call_is_replaced(world: World) -> None:
 async def test_waits_of_a_refused_commit_do_not_count(world: World) -> None:
     await world.start(new("a", owner=W1))
     waits = (EventWait("wait:1", PAID.type, PAID.route),)
-    stale = commit("a", 1, claim=7, row=PARKED, waits=waits, posts=(paid("posted"),))
+    stale = commit("a", 1, claim=7, row=PARKED, waits=waits, posts=(Post(1, paid("posted")),))
     assert [verdict.value for verdict in await world.write(stale)] == ["claim lost"]
     await world.store.accept([paid()])
     assert await route(world, paid()) == set()
@@ -201,7 +201,7 @@ async def test_a_broadcast_to_many_goes_in_chunks_and_misses_nobody(world: World
 async def test_an_event_posted_with_a_commit_is_there_with_it_and_needs_routing(world: World) -> None:
     await wait(world, "a", PAID)
     await world.start(new("b", owner=W1))
-    await world.write(commit("b", 1, posts=(paid("1"), paid("1"))))
+    await world.write(commit("b", 1, posts=(Post(1, paid("1")), Post(1, paid("1")))))
     assert await world.store.unrouted(older_than_us=0, limit=10) == (event_key(paid("1")),)
     assert await route(world, paid("1")) == {"a"}
     assert await found(world, "a", PAID) == ["1"]
@@ -261,7 +261,7 @@ async def test_fields_are_learned_for_older_events_when_an_older_instance_asks(w
 
 async def test_an_event_stored_before_its_fields_were_known_gets_its_route_when_it_is_routed(world: World) -> None:
     await world.start(new("b", owner=W1))
-    await world.write(commit("b", 1, posts=(paid("1", data={"order_id": "x"}),)))
+    await world.write(commit("b", 1, posts=(Post(1, paid("1", data={"order_id": "x"})),)))
     await world.store.learn("order.paid", by_order("x").fields, since_us=10**18)
     await wait(world, "a", by_order("x"))
     assert await route(world, paid("1")) == {"a"}
@@ -270,7 +270,7 @@ async def test_an_event_stored_before_its_fields_were_known_gets_its_route_when_
 
 async def test_an_event_without_its_routes_is_found_by_who_asks_for_such_too(world: World) -> None:
     await world.start(new("b", owner=W1))
-    await world.write(commit("b", 1, posts=(paid("1", data={"order_id": "x"}),)))
+    await world.write(commit("b", 1, posts=(Post(1, paid("1", data={"order_id": "x"})),)))
     assert await found(world, "a", by_order("x")) == []
     assert await found(world, "a", by_order("x"), unrouted=True) == ["1"]
     assert await found(world, "a", by_order("y"), unrouted=True) == []

@@ -2,6 +2,7 @@
 
 from edda.engine.codec.calls import BoundArguments, SignatureCodec, canonical_hash
 from edda.engine.codec.errors import ErrorSummary, decode_error, encode_error, register_error, summarise_error
+from edda.engine.codec.event_data import decode_event_data, encode_event_data
 from edda.engine.codec.values import Stored, ValueCodec
 
 __all__ = [
@@ -10,6 +11,8 @@ __all__ = [
     "BoundArguments",
     "SignatureCodec",
     "canonical_hash",
+    "encode_event_data",
+    "decode_event_data",
     "encode_error",
     "decode_error",
     "register_error",

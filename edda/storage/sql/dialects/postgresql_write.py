@@ -319,7 +319,7 @@ def _params(worker: WorkerId, batch: Batch) -> tuple[Parts, list[Any], list[int]
         for place, commit in numbered
         for call_id in ((None,) if commit.no_waits_left else commit.waits_over)
     ]
-    posts = [(place, *inbox_row(event, 0)) for place, commit in numbered for event in commit.posts]
+    posts = [(place, *inbox_row(post.event, 0)) for place, commit in numbered for post in commit.posts]
     for rows in (waits, over, posts):
         if rows:
             params += zip(*rows, strict=True)

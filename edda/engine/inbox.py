@@ -1,0 +1,224 @@
+"""The inbox of one process: events come in, in groups, and are led to the instances that wait for them.
+
+It works in clients, too. Whoever hands in an event hears when it is durable, and no sooner. Leading it on is done by
+this process at once; what a dead process left behind is found by every other's poll. Every wake-up here is a hint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from edda.core.event import CloudEvent, Receipt
+from edda.core.history import InstanceId
+from edda.core.routing import EventKey, event_key
+from edda.engine.environment import Environment
+from edda.exceptions import ShuttingDownError, StorageError
+from edda.storage.port import Store, UnknownOutcome
+
+log = logging.getLogger("edda.engine")
+
+ACCEPT_MAX: Final = 500
+"""Events stored in one transaction."""
+
+ROUTE_MAX: Final = 100
+"""Events led on in one transaction."""
+
+LEFT_BEHIND_US: Final = 1_000_000
+"""An event that has not been led on for so long is anybody's."""
+
+RETENTION_SECONDS: Final = 7 * 24 * 3600.0
+"""How long events are kept for instances that may ask for them."""
+
+EXPIRE_SECONDS: Final = 3600.0
+"""Between looks for what is too old."""
+
+EXPIRE_MAX: Final = 500
+"""Events deleted in one transaction."""
+
+RETRY_SECONDS_MAX: Final = 5.0
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """Events of one caller that wait for their transaction."""
+
+    events: Sequence[CloudEvent]
+    receipts: asyncio.Future[Sequence[Receipt]]
+
+
+class Inbox:
+    """See the head of this file."""
+
+    def __init__(
+        self,
+        store: Store,
+        environment: Environment,
+        *,
+        poll_seconds: float,
+        poke: Callable[[Collection[InstanceId]], None],
+    ) -> None:
+        self._store = store
+        self._environment = environment
+        self._poll_seconds = poll_seconds
+        self._poke = poke
+        self._incoming: deque[_Waiting] = deque()
+        self._came = asyncio.Event()
+        self._to_route: dict[EventKey, None] = {}
+        self._routable = asyncio.Event()
+        self._broadcasts: set[str] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
+
+    def begin(self) -> None:
+        loops: dict[str, Coroutine[Any, Any, None]] = {
+            "edda-accept": self._accept_loop(),
+            "edda-route": self._route_loop(),
+            "edda-expire": self._expire_loop(),
+        }
+        self._tasks = [asyncio.get_running_loop().create_task(loop, name=name) for name, loop in loops.items()]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical(
+                "a defect in edda: %s broke down, this process leads no events on", task.get_name(), exc_info=error
+            )
+            self._stopped = True
+            self._fail(self._incoming, ShuttingDownError("the inbox of this process broke down; see its log"))
+
+    async def stop(self) -> None:
+        """What is on its way is heard of; what is stored is led on by others, if need be."""
+        self._stopped = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._fail(self._incoming, ShuttingDownError("this app is shutting down: it takes no more events"))
+        self._incoming.clear()
+
+    # -- coming in ---------------------------------------------------------------------------------------------------
+
+    async def accept(self, events: Sequence[CloudEvent]) -> Sequence[Receipt]:
+        """Store events; returns when they are durable, each with what became of it.
+
+        Raises DatabaseUnavailableError, and ShuttingDownError; then they may be stored or not: send them again.
+        """
+        if self._stopped:
+            raise ShuttingDownError("this app is shutting down: it takes no more events")
+        if not events:
+            return ()
+        waiting = _Waiting(events, asyncio.get_running_loop().create_future())
+        self._incoming.append(waiting)
+        self._came.set()
+        return await waiting.receipts
+
+    async def _accept_loop(self) -> None:
+        while True:
+            await self._came.wait()
+            self._came.clear()
+            while self._incoming:
+                await self._accept_some(self._next_group())
+
+    def _next_group(self) -> list[_Waiting]:
+        group = [self._incoming.popleft()]
+        count = len(group[0].events)
+        while self._incoming and count + len(self._incoming[0].events) <= ACCEPT_MAX:
+            group.append(self._incoming.popleft())
+            count += len(group[-1].events)
+        return group
+
+    async def _accept_some(self, group: list[_Waiting]) -> None:
+        events = [event for waiting in group for event in waiting.events]
+        try:
+            receipts = await self._store.accept(events)
+        except asyncio.CancelledError:
+            self._fail(group, ShuttingDownError("this app shut down before the event was known to be stored"))
+            raise
+        except StorageError as error:
+            if len(group) > 1:  # one that the database refuses must not spoil the others
+                for waiting in group:
+                    await self._accept_some([waiting])
+            else:
+                self._fail(group, error)
+            return
+        self.routable([event_key(event) for event, one in zip(events, receipts, strict=True) if one is Receipt.STORED])
+        place = 0
+        for waiting in group:
+            count = len(waiting.events)
+            if not waiting.receipts.done():
+                waiting.receipts.set_result(receipts[place : place + count])
+            place += count
+
+    def _fail(self, group: Collection[_Waiting], error: Exception) -> None:
+        for waiting in group:
+            if not waiting.receipts.done():
+                waiting.receipts.set_exception(error)
+
+    # -- going on ----------------------------------------------------------------------------------------------------
+
+    def routable(self, keys: Sequence[EventKey]) -> None:
+        """These are stored: lead them to whoever waits."""
+        if keys:
+            self._to_route.update(dict.fromkeys(keys))
+            self._routable.set()
+
+    async def _route_loop(self) -> None:
+        delay = 0.0
+        while True:
+            await self._wait_for_more()
+            try:
+                if not self._to_route:
+                    self.routable(await self._store.unrouted(older_than_us=LEFT_BEHIND_US, limit=ROUTE_MAX))
+                while self._to_route:
+                    await self._route_some()
+                delay = 0.0
+            except (StorageError, UnknownOutcome) as error:
+                log.warning("cannot lead %d events on: %s", len(self._to_route), error)
+                delay = min(delay * 2 + 0.05, RETRY_SECONDS_MAX)
+                await asyncio.sleep(self._environment.jitter(delay))
+
+    async def _route_some(self) -> None:
+        keys = [key for key, _ in zip(self._to_route, range(ROUTE_MAX), strict=False)]
+        routed = await self._store.route(keys)
+        for key in set(keys) - set(routed.left):
+            self._to_route.pop(key, None)
+        if routed.woken:
+            self._poke(routed.woken)
+        for event_type in routed.broadcasts:
+            self._note_broadcast(event_type)
+
+    def _note_broadcast(self, event_type: str) -> None:
+        if event_type not in self._broadcasts:
+            self._broadcasts.add(event_type)
+            log.info(
+                "one event of type '%s' woke several instances; a wait with match= or subject= hears of its own only",
+                event_type,
+            )
+
+    async def _wait_for_more(self) -> None:
+        if self._to_route:
+            return
+        try:
+            async with asyncio.timeout(self._environment.jitter(self._poll_seconds)):
+                await self._routable.wait()
+        except TimeoutError:
+            pass
+        self._routable.clear()
+
+    # -- forgetting --------------------------------------------------------------------------------------------------
+
+    async def _expire_loop(self) -> None:
+        while True:
+            await asyncio.sleep(self._environment.jitter(EXPIRE_SECONDS))
+            try:
+                before_us = self._environment.wall_us() - round(RETENTION_SECONDS * 1_000_000)
+                while await self._store.expire(before_us=before_us, limit=EXPIRE_MAX) == EXPIRE_MAX:
+                    pass
+            except (StorageError, UnknownOutcome) as error:
+                log.warning("cannot delete old events: %s", error)
