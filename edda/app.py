@@ -33,6 +33,7 @@ from edda.engine.replies import decode_result, ending_error
 from edda.engine.worker import Bounds
 from edda.exceptions import (
     ConflictError,
+    DeadLetterNotFoundError,
     InstanceEndedError,
     InstanceNotFoundError,
     NotCancellableError,
@@ -41,6 +42,10 @@ from edda.exceptions import (
     WrongLoopError,
 )
 from edda.history import HistoryEntry, entry_of
+from edda.outbox.dead_letter import DeadLetter, dead_letter_of
+from edda.outbox.relayer import Relayer, RelaySettings
+from edda.outbox.sink import Sink
+from edda.outbox.sinks import sink_for
 from edda.retry import DEFAULT_RETRY_POLICY, RetryPolicy
 from edda.storage.port import InstanceRow, Store
 from edda.workflow import (
@@ -68,6 +73,9 @@ LEASE_SECONDS_MIN: Final = 1.0
 LOOP_STALL_SECONDS_MIN: Final = 1.0
 """The loop's answers are noted four times a second: much below this, a healthy loop would look stalled."""
 
+RELAY_GRACE_SECONDS: Final = 5.0
+"""How long `shutdown()` waits for deliveries under way: those that are cut off are made again, by anyone."""
+
 
 class EddaApp:
     """Durable workflows in this process, kept in the database at `db_url`.
@@ -79,7 +87,8 @@ class EddaApp:
     Args:
         service_name: Shown with the worker; no meaning beyond that.
         db_url: `sqlite:///file.db`, `sqlite:///:memory:`, `postgresql://...`, `mysql://...`, `mariadb://...`.
-        outbox_enabled, broker_url: For the outbox relayer, which is not built yet; rows are stored in any case.
+        outbox_enabled: Relay events from the outbox to `broker_url`. They are stored in any case.
+        broker_url: `http(s)://...` (CloudEvents), `kafka://...`, `nats://...`, `amqp://...`, `redis://...`.
         hooks: An object with some of the methods of `WorkflowHooks`.
         default_retry_policy: For activities that have none of their own.
         workflows: What this worker runs; default: every workflow that has been imported.
@@ -91,6 +100,7 @@ class EddaApp:
         max_payload_bytes: For one argument list or result, as stored.
         session_pool_size: Connections behind `ctx.session`. session_hold_seconds: the longest transaction on SQLite.
         shutdown_grace_seconds: How long `shutdown()` waits for attempts under way.
+        outbox_retention_seconds: After so long events that were delivered are deleted.
         loop_stall_seconds: An event loop that does not answer for so long is given up, with its lease.
         authorizer: Decides about every event and every cancel that comes over HTTP; see `edda.http`.
         http: `HttpOptions`: the limits of the HTTP face.
@@ -119,6 +129,7 @@ class EddaApp:
         loop_stall_seconds: float = 300.0,
         authorizer: Authorizer | None = None,
         http: HttpOptions | None = None,
+        outbox_retention_seconds: float = 7 * 86400.0,
     ) -> None:
         _check_name(service_name)
         check_policy("default_retry_policy", default_retry_policy)
@@ -133,6 +144,7 @@ class EddaApp:
         check_seconds("session_hold_seconds", session_hold_seconds, above=0)
         check_seconds("shutdown_grace_seconds", shutdown_grace_seconds)
         check_seconds("loop_stall_seconds", loop_stall_seconds, at_least=LOOP_STALL_SECONDS_MIN)
+        check_seconds("outbox_retention_seconds", outbox_retention_seconds, above=0)
         self.service_name = service_name or "edda"
         self.db_url = db_url
         self.outbox_enabled = outbox_enabled
@@ -161,7 +173,14 @@ class EddaApp:
         )
         self._authorizer = authorizer
         self._http_options = http
+        self._relay_settings = RelaySettings(
+            # Twice, because it is not renewed: a call of the sink and the wait for it have to fit in.
+            lease_seconds=2 * lease_seconds,
+            poll_seconds=poll_seconds,
+            retention_seconds=outbox_retention_seconds,
+        )
         self._engine: Engine | None = None
+        self._relayer: Relayer | None = None
         self._home: tuple[asyncio.AbstractEventLoop, int] | None = None
         self._starting: asyncio.Lock | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -183,12 +202,14 @@ class EddaApp:
         async with self._starting:
             if self._engine is not None:
                 return
+            sink = self._make_sink()
             engine = Engine(
                 app=self,
                 store=self._make_store(),
                 settings=self._settings,
                 observer=self.hooks,
                 workflows=self._registered,
+                on_outbox=self._hint_relayer,
             )
             try:
                 await engine.begin()
@@ -197,6 +218,8 @@ class EddaApp:
                 await engine.stop()
                 raise
             self._engine = engine
+            if sink is not None:
+                self._relayer = self._begin_relaying(engine, sink)
 
     async def shutdown(self) -> None:
         """Stop taking work, let what runs end within the grace, free the rest for others. Idempotent.
@@ -211,6 +234,15 @@ class EddaApp:
         await asyncio.shield(self._closing)
 
     async def _close(self, engine: Engine) -> None:
+        try:
+            if self._relayer is not None:
+                grace = min(RELAY_GRACE_SECONDS, self._settings.bounds.shutdown_grace_seconds)
+                await self._relayer.stop(grace_seconds=grace)
+        finally:
+            self._relayer = None
+            await self._stop_engine(engine)
+
+    async def _stop_engine(self, engine: Engine) -> None:
         try:
             await engine.stop()
         finally:
@@ -236,6 +268,30 @@ class EddaApp:
         from edda.storage.sql import open_store
 
         return open_store(self.db_url, **self._store_options)
+
+    def _make_sink(self) -> Sink | None:
+        if not self.outbox_enabled:
+            return None
+        if self.broker_url is None:
+            log.warning("outbox_enabled=True without broker_url: events are stored, and nothing here delivers them")
+            return None
+        return sink_for(self.broker_url)
+
+    def _begin_relaying(self, engine: Engine, sink: Sink) -> Relayer:
+        relayer = Relayer(
+            engine.store,
+            sink,
+            name=engine.worker_id,
+            settings=self._relay_settings,
+            steady_us=engine.environment.steady_us,
+            random=engine.environment.random,
+        )
+        relayer.begin()
+        return relayer
+
+    def _hint_relayer(self) -> None:
+        if self._relayer is not None:
+            self._relayer.hint()
 
     def _registered(self) -> Mapping[str, Workflow[..., Any]]:
         return self._workflows if self._workflows is not None else declared_workflows.by_name
@@ -443,6 +499,20 @@ class EddaApp:
             raise InstanceNotFoundError(instance_id)
         if before.status not in REPAIRABLE:
             raise NotRepairableError(instance_id, before.status.value)
+
+    # -- dead letters ------------------------------------------------------------------------------------------------
+
+    async def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
+        """Events that the receiver refused for good, the latest first. They stay until they are requeued."""
+        engine = await self._ready()
+        return [dead_letter_of(stored) for stored in await engine.store.dead_letters(limit=limit)]
+
+    async def requeue(self, event_id: str) -> None:
+        """Have a dead letter delivered after all, under its old id; what was sent after it may be there already."""
+        engine = await self._ready()
+        if not await engine.store.requeue(event_id):
+            raise DeadLetterNotFoundError(event_id)
+        self._hint_relayer()
 
 
 def _check_same_start(new: NewInstance, there: Creation, options: StartOptions) -> None:

@@ -139,6 +139,17 @@ class NotRepairableError(EddaError):
         self.status = status
 
 
+class DeadLetterNotFoundError(EddaError):
+    """There is no dead letter with this id."""
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__(
+            f"There is no dead letter with the id '{event_id}': it was never refused for good, or is requeued "
+            "already. app.dead_letters() lists those there are."
+        )
+        self.event_id = event_id
+
+
 class SerializationError(EddaError):
     """A value cannot be stored."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests import databases
+from tests import brokers, databases
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -12,4 +12,4 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    return databases.report_lines()
+    return [*databases.report_lines(), *brokers.report_lines()]

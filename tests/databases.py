@@ -41,6 +41,8 @@ import asyncpg
 import pytest
 from sqlalchemy.engine import URL, make_url
 
+from tests import brokers
+
 T = TypeVar("T")
 
 KINDS = ("sqlite", "postgresql", "mysql")
@@ -133,8 +135,10 @@ def _try(server: Server, url: str) -> str | None:
 
 def _check_required(found: dict[str, str | None]) -> None:
     for kind in filter(None, os.environ.get("EDDA_REQUIRE", "").replace(" ", "").split(",")):
+        if kind in brokers.DEFAULTS:
+            continue
         if kind not in KINDS:
-            raise pytest.UsageError(f"EDDA_REQUIRE names {kind!r}; it knows {', '.join(KINDS)}")
+            raise pytest.UsageError(f"EDDA_REQUIRE names {kind!r}; it knows {', '.join([*KINDS, *brokers.DEFAULTS])}")
         if found[kind] is None:
             raise pytest.UsageError(f"EDDA_REQUIRE asks for {kind}, but there is none: {_notes[kind]}")
 

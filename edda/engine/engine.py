@@ -45,6 +45,10 @@ class Settings:
     default_retry_policy: RetryPolicy
 
 
+def _nobody_relays() -> None:
+    """Events were put into the outbox: a hint for a relayer, where there is one."""
+
+
 class Engine:
     """Runs workflows for one app, in one event loop."""
 
@@ -57,6 +61,7 @@ class Engine:
         observer: object | None,
         workflows: Callable[[], Mapping[str, Workflow[..., object]]],
         environment: Environment | None = None,
+        on_outbox: Callable[[], None] = _nobody_relays,
     ) -> None:
         self.store = store
         self.environment = environment or Environment()
@@ -64,6 +69,7 @@ class Engine:
         self._settings = settings
         self._observer = observer
         self._workflows = workflows
+        self._on_outbox = on_outbox
         self._clock = DatabaseClock(self.environment)
         self._hooks = HookQueue(observer)
         self._results = Results(store, self.environment, runs_here=self._runs_here)
@@ -128,6 +134,7 @@ class Engine:
             endings=self,
             inbox=self.inbox,
             on_dead=self._replace,
+            on_outbox=self._on_outbox,
             inheritance=self._legacy,
         )
         try:

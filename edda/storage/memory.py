@@ -24,7 +24,6 @@ from edda.core.commit import (
     Creation,
     End,
     NewInstance,
-    OutboxMessage,
     Park,
     Stay,
     Undo,
@@ -43,6 +42,7 @@ from edda.core.lifecycle import (
 )
 from edda.exceptions import StorageError
 from edda.storage.memory_inbox import InboxModel
+from edda.storage.memory_outbox import OutboxModel
 from edda.storage.port import Claims, Fenced, InstanceRow, LeaseLine, Notice, Reaped, Renewal, UserTransaction
 
 CRASHES_OF_A_SUSPECT: Final = 2
@@ -60,7 +60,7 @@ class _Worker:
     alive: bool = True
 
 
-class MemoryStore(InboxModel):
+class MemoryStore(InboxModel, OutboxModel):
     """A `Store` in memory. Its attributes are open to tests."""
 
     def __init__(self, now_us: Callable[[], int] = _system_clock_us) -> None:
@@ -72,7 +72,6 @@ class MemoryStore(InboxModel):
         self.seen_wakes: dict[InstanceId, int] = {}
         """`wakes` of each instance when it was claimed or created."""
         self.history: dict[InstanceId, list[HistoryEvent]] = {}
-        self.outbox: list[OutboxMessage] = []
         self.effects: list[Any] = []
         """The rows that users added in `ctx.session`, as far as committed."""
 

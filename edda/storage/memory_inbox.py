@@ -33,6 +33,7 @@ class InboxModel:
     rows: dict[InstanceId, InstanceRow]
 
     def __init__(self) -> None:
+        super().__init__()
         self.inbox: dict[EventKey, _Stored] = {}
         self.fields: dict[str, dict[Fields, int]] = {}
         """By event type: sets of fields that waits use, and since when all events have a route for it."""

@@ -19,6 +19,7 @@ from edda.core.commit import Batch, BatchOutcome, Commit, Creation, NewInstance,
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
 from edda.storage.inbox import InboxStore
+from edda.storage.outbox import OutboxStore
 
 
 class Fenced(BaseException):
@@ -148,7 +149,7 @@ class LeaseLine(Protocol):
         ...
 
 
-class Store(InboxStore, Protocol):
+class Store(InboxStore, OutboxStore, Protocol):
     """A database with the tables of edda in it."""
 
     # -- life --------------------------------------------------------------------------------------------------------

@@ -142,6 +142,10 @@ class Tables:
         async with self.engine.connect() as connection:
             return [tuple(row) for row in await connection.execute(text(sql))]
 
+    async def do(self, sql: str) -> None:
+        async with self.engine.begin() as connection:
+            await connection.execute(text(sql))
+
     async def outbox(self) -> list[dict[str, Any]]:
         """The outbox rows in the order in which their events were sent."""
         names = ("id", "instance_id", "seq", "ordinal", "type", "source", "data", "bytes", "content_type", "status")

@@ -13,6 +13,7 @@ import pytest
 from edda.core.commit import Batch, End, Park, Undo
 from edda.core.history import WorkerId
 from edda.core.lifecycle import Status
+from edda.storage.outbox import Again, Dead, Delivered, Settlement
 from edda.storage.sql.store import SqlStore
 from edda.storage.sql.verb import Statement
 from tests.storage.support import FAR, W1, W2, World, commit, do, iid, message, new, select
@@ -90,6 +91,20 @@ async def _change_rows(world: World) -> None:
     )
 
 
+async def _relay(world: World) -> None:
+    """Claim, settle, requeue and purge; the page is full of messages that wait for others."""
+    store = world.store
+    await world.write(*(commit("i00000", 4 + n, outbox=(message("i00000", 4 + n, at_us=1),)) for n in range(250)))
+    claims = await store.claim_outbox("r1", limit=3, lease_us=FAR)
+    claims = await store.claim_outbox("r1", limit=3, lease_us=FAR)
+    outcomes = [Delivered(), Dead("400"), Again(FAR, "503")]
+    settlements = [Settlement(leased, outcome) for leased, outcome in zip(claims.leased, outcomes, strict=True)]
+    assert all(await store.settle_outbox(settlements))
+    (letter,) = await store.dead_letters()
+    assert await store.requeue(letter.message.id)
+    await store.purge_outbox(age_us=-FAR)
+
+
 VERBS: dict[str, Callable[[World], Any]] = {
     "claim": lambda world: world.claim(workflows=("w0", "w1", "unknown"), limit=20),
     "claim without suspects": lambda world: world.claim(workflows=("w0", "w2"), limit=20, suspects=False),
@@ -105,6 +120,7 @@ VERBS: dict[str, Callable[[World], Any]] = {
     "instances": lambda world: world.store.instances([iid("i00001"), iid("i00002")]),
     "histories": lambda world: world.store.histories([iid("i00001"), iid("i00002")]),
     "list": lambda world: world.store.list_instances(limit=20),
+    "relay": _relay,
     "next page": lambda world: world.store.list_instances(limit=20, before="i01000"),
 }
 
@@ -138,7 +154,8 @@ def problems(store: SqlStore, plan: str) -> list[str]:
                 line
                 for line in plan.splitlines()
                 if ("SCAN edda_" in line and "USING" not in line and "SCAN edda_worker" not in line)
-                or ("TEMP B-TREE" in line and "(owner=?)" not in plan)  # what one worker holds may be sorted
+                # What one worker holds may be sorted, and rows that were asked for by their keys.
+                or ("TEMP B-TREE" in line and "(owner=?)" not in plan and "MULTI-INDEX OR" not in plan)
             ]
         case "postgresql":
             return [line for line in plan.splitlines() if "Seq Scan on edda_" in line and "edda_worker" not in line]

@@ -162,10 +162,15 @@ OUTBOX: Final = Table(
         _word("status"),
         _integer("attempts"),
         _integer("due_at_us"),
+        _key("relayer", optional=True),
+        _integer("claim_key", optional=True),
+        _text("reason", optional=True),
     ),
     key=("instance_id", "seq", "ordinal"),
 )
-"""The columns of `OutboxMessage`, and how far the relayer is: `status` begins as `pending`, due at once."""
+"""The columns of `OutboxMessage`, and how far the relayer is: `status` begins as `pending`, due at once. Not before
+`due_at_us` may it be sent (a lease, a back-off); once delivered or dead, that is the time when it was settled.
+`relayer` has the lease; `claim_key` names the claim that had it last; `reason`: why the last delivery failed."""
 
 WAIT: Final = Table(
     "edda_wait",
@@ -255,13 +260,15 @@ INDEXES: Final = (
     Index("edda_instance_parent", "edda_instance", ("parent_id",), where="parent_id is not null"),
     # The list that people see, newest first.
     Index("edda_instance_created", "edda_instance", ("created_at_us", "id")),
-    # What the relayer has to send.
+    # What the relayer has to send, by due time; and what was delivered or died, by the time when it did.
+    Index("edda_outbox_due", "edda_outbox", ("status", "due_at_us")),
+    # The earliest pending message of an instance.
     Index(
-        "edda_outbox_due",
+        "edda_outbox_head",
         "edda_outbox",
-        ("due_at_us",),
+        ("instance_id", "seq", "ordinal"),
         where="status = 'pending'",
-        instead=("status", "due_at_us"),
+        instead=("status", "instance_id", "seq", "ordinal"),
     ),
     # Who waits for what an event brings.
     Index("edda_wait_route", "edda_wait", ("route", "instance_id")),

@@ -23,6 +23,7 @@ from edda.storage.port import Claims, InstanceRow, LeaseLine, Notice, Reaped, Un
 from edda.storage.sql import claims, commits, inbox, mail, people, reader, workers
 from edda.storage.sql.database import Database, Lane
 from edda.storage.sql.dialects.base import Problem
+from edda.storage.sql.outbox_store import SqlOutbox
 from edda.storage.sql.runner import DuplicateKeyError
 from edda.storage.sql.verb import Verb
 
@@ -33,12 +34,11 @@ RACES_MAX: Final = 10
 """How often a batch may meet starts, or a retry a row of history, that another made a moment ago."""
 
 
-class SqlStore:
+class SqlStore(SqlOutbox):
     """A `Store` on SQLite, PostgreSQL, MySQL or MariaDB."""
 
     def __init__(self, database: Database) -> None:
-        self.database = database
-        self._dialect = database.dialect
+        super().__init__(database)
         self._lines: Lines | None = None
 
     @property

@@ -9,6 +9,7 @@ their codes alone, also where SQLAlchemy has wrapped them.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -29,6 +30,19 @@ class Problem(Enum):
     LOST = "lost"
     """The connection is gone."""
     OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class First:
+    """Which row of a table is the first among those with the same value in the column `by`."""
+
+    table: str
+    columns: str
+    by: str
+    where: str
+    order: str
+    index: str = ""
+    """After the table's name: the index to walk, where that has to be said."""
 
 
 class Dialect:
@@ -67,6 +81,9 @@ class Dialect:
     by_claim_index: ClassVar[str] = ""
     """After the table's name: walk the claim index, whatever the statistics say."""
 
+    by_head_index: ClassVar[str] = ""
+    """The same for the index on the earliest pending message of an instance."""
+
     # -- statements --------------------------------------------------------------------------------------------------
 
     if_absent: ClassVar[str] = " on conflict do nothing"
@@ -97,6 +114,14 @@ class Dialect:
     def union(self, branches: Sequence[str]) -> str:
         """Selects with an order and a limit of their own, one after the other."""
         return " union all ".join(f"select * from ({branch}) branch_{n}" for n, branch in enumerate(branches))
+
+    def first_of_each(self, first: First, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+        """The select of one row for each of some values, and its parameters."""
+        branch = (
+            f"select {first.columns} from {first.table}{first.index} "
+            f"where {first.by} = ? and {first.where} order by {first.order} limit 1"
+        )
+        return self.union([branch] * len(values)), tuple(values)
 
     def absent(self, present: Collection[WorkerId] | None) -> tuple[str, tuple[Any, ...]]:
         """The condition that nobody holds the presence of a row of `edda_worker`, and its parameters.

@@ -48,6 +48,7 @@ class MysqlDialect(Dialect):
     # On a small table it prefers another index and a sort, and a sort locks all that could be claimed: another worker
     # then finds nothing to do.
     by_claim_index = " force index (edda_instance_claimable)"
+    by_head_index = " force index (edda_outbox_head)"
     # A user's transaction may be REPEATABLE READ, and see an old snapshot otherwise.
     latest = " lock in share mode"
     # There is no ON CONFLICT; INSERT IGNORE would also cut what is too long.

@@ -1,5 +1,7 @@
 """PostgreSQL: a batch and a claim are one statement each, so no client can stall in the middle of one."""
 
+# ruff: noqa: S608 - the only strings that go into statements are our own names of tables and columns
+
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
@@ -9,7 +11,7 @@ from edda.core.commit import Batch, BatchOutcome
 from edda.core.history import InstanceId, WorkerId
 from edda.storage.port import Claims
 from edda.storage.sql.dialects import postgresql_claim, postgresql_write
-from edda.storage.sql.dialects.base import Dialect, Problem
+from edda.storage.sql.dialects.base import Dialect, First, Problem
 from edda.storage.sql.schema import Kind
 from edda.storage.sql.verb import Statement, Verb
 
@@ -52,6 +54,15 @@ class PostgresqlDialect(Dialect):
     def within(self, column: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
         """One text for any number of values, so that the statement stays prepared."""
         return f"{column} = any(?::text[])", (list(values),)
+
+    def first_of_each(self, first: First, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+        """One text for any number of values, so that the statement stays prepared."""
+        text = (
+            f"select found.* from unnest(?::text[]) as given(value) cross join lateral ("
+            f"select {first.columns} from {first.table} "
+            f"where {first.by} = given.value and {first.where} order by {first.order} limit 1) found"
+        )
+        return text, (list(values),)
 
     def absent(self, present: Collection[WorkerId] | None) -> tuple[str, tuple[Any, ...]]:
         """Whoever can take the lock knows that nobody has it; it is given back when this transaction ends."""

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Final
 
 from edda.core.history import WorkerId
-from edda.storage.sql.dialects.base import Dialect, Problem
+from edda.storage.sql.dialects.base import Dialect, First, Problem
 from edda.storage.sql.schema import Kind
 
 PRIMARY_CODES: Final = 0xFF
@@ -43,6 +43,14 @@ class SqliteDialect(Dialect):
     def within(self, column: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
         """One text for any number of values, so that the statement stays prepared, and no limit of parameters."""
         return f"{column} in (select value from json_each(?))", (json.dumps(list(values)),)
+
+    def first_of_each(self, first: First, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+        """One text here, too; and as a subquery it walks the index, where statistics would have it sort."""
+        text = (
+            f"select {first.columns} from {first.table} where rowid in (select (select rowid from {first.table} "
+            f"where {first.by} = given.value and {first.where} order by {first.order} limit 1) from json_each(?) given)"
+        )
+        return text, (json.dumps(list(values)),)
 
     def absent(self, present: Collection[WorkerId] | None) -> tuple[str, tuple[Any, ...]]:
         """Presence is a lock on a file beside the database, so SQL has to be told who lives."""

@@ -1,0 +1,124 @@
+"""The verbs of the outbox relayer, and their exact meaning: claim with a lease, settle, look after dead letters.
+
+It must not know SQL, sinks or back-off. Laws, for every back end:
+- The *head* of an instance is its earliest pending message, by (seq, ordinal). Only heads are ever claimed, so the
+  second message of an instance is first sent when the first has been delivered or is dead: first deliveries are in
+  order, whatever number of relayers there are and whenever one of them dies. Commit order is not time order, so nothing
+  asks "newer than the last one"; within one instance rows do become visible in the order of their `seq`.
+- A lease and a back-off are the same thing to others: the row is not due until then, on the database's clock.
+- A message leaves the state `pending` only by a settlement under the claim that holds it. A relayer that dies, stalls
+  or is never answered leaves it pending: a duplicate delivery is possible, a loss is not.
+- `delivered` rows stay until they are purged, `dead` ones until somebody requeues them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from edda.core.commit import OutboxMessage
+
+OUTBOX_LIMIT_MAX: Final = 100
+"""Messages in one claim, one settlement or one step of a purge: the database is asked for them by their keys."""
+
+PENDING: Final = "pending"
+DELIVERED: Final = "delivered"
+DEAD: Final = "dead"
+
+
+class LeasedMessage(NamedTuple):
+    """A message that belongs to one relayer until its lease ends."""
+
+    message: OutboxMessage
+    attempts: int
+    """Deliveries that were tried and settled before this one."""
+    claim_key: int
+    """Names the claim: who settles has to show it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxClaims:
+    """Messages of different instances, and when there will be more."""
+
+    now_us: int
+    leased: tuple[LeasedMessage, ...]
+    more: bool
+    """Asking again at once may give more."""
+    next_due_us: int | None
+    """When the next message that is not due now may become due; None: nothing waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The sink has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Not delivered; to be tried again after `delay_us` on the database's clock."""
+
+    delay_us: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The sink will never take it; the messages behind it go on without it."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """Nothing was tried: due again at once, for anybody."""
+
+
+Outcome = Delivered | Again | Dead | GivenBack
+
+
+class Settlement(NamedTuple):
+    """What became of one leased message."""
+
+    leased: LeasedMessage
+    outcome: Outcome
+
+
+class DeadLetter(NamedTuple):
+    """A message that a sink refused for good."""
+
+    message: OutboxMessage
+    attempts: int
+    reason: str
+    died_at_us: int
+
+
+class OutboxStore(Protocol):
+    """What a relayer, and people who look after it, need from storage."""
+
+    async def claim_outbox(self, relayer: str, *, limit: int, lease_us: int) -> OutboxClaims:
+        """Lease up to `limit` heads that are due, one for each instance, roughly the longest waiting first.
+
+        `limit` is at most `OUTBOX_LIMIT_MAX`. `relayer` is a name for people; it gives no rights.
+        """
+        ...
+
+    async def settle_outbox(self, settlements: Sequence[Settlement]) -> tuple[bool, ...]:
+        """Write down what became of leased messages. False: another claim has it, and nothing of it was changed.
+
+        A lease that is over but that nobody has taken over still counts. Repeating a settlement whose answer was lost
+        changes nothing and answers True.
+        """
+        ...
+
+    async def dead_letters(self, *, limit: int = 100) -> tuple[DeadLetter, ...]:
+        """The latest to die come first."""
+        ...
+
+    async def requeue(self, event_id: str) -> bool:
+        """Make a dead letter pending and due now, with no attempts behind it. False: no dead letter has this id."""
+        ...
+
+    async def purge_outbox(self, *, age_us: int, limit: int = OUTBOX_LIMIT_MAX) -> int:
+        """Delete up to `limit` messages that were delivered longer ago than `age_us`. Returns how many."""
+        ...
