@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edda.activity import activity
+from edda.callbacks import Callback
 from edda.compensation import compensation, on_failure, on_failure_with_result, register_compensation
 from edda.context import ActivityInfo, WorkflowContext
 from edda.events import (
+    Event,
     ReceivedEvent,
     send_event,
     send_event_transactional,
@@ -25,6 +27,7 @@ from edda.exceptions import (
     EddaError,
     EventTimeoutError,
     ForbiddenInBody,
+    InstanceEndedError,
     InstanceNotFoundError,
     NoAppError,
     NondeterminismError,
@@ -48,14 +51,17 @@ __version__ = "0.1.0"
 __all__ = [
     "ActivityInfo",
     "ActivityTimeoutError",
+    "Callback",
     "CompensationFailedError",
     "ConflictError",
     "DeadLetterNotFoundError",
     "EddaApp",
     "EddaError",
+    "Event",
     "EventTimeoutError",
     "ForbiddenInBody",
     "HooksBase",
+    "InstanceEndedError",
     "InstanceNotFoundError",
     "NoAppError",
     "NondeterminismError",

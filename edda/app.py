@@ -17,9 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 from uuid import UUID
 
+from edda.callbacks import CALLBACK_SOURCE, CALLBACK_TYPE, instance_of
 from edda.context import NewEvent
 from edda.core.commit import Creation, NewInstance
-from edda.core.event import CloudEvent, Receipt
+from edda.core.event import JSON_TYPE, TARGET, CloudEvent, Receipt
 from edda.core.history import InstanceId
 from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
 from edda.core.options import check_count, check_seconds
@@ -27,7 +28,7 @@ from edda.core.retry import check_policy
 from edda.core.subscription import ALL, WHOLE, Subscription
 from edda.engine.codec import decode_error, encode_event_data
 from edda.engine.engine import Engine, Settings
-from edda.engine.event_draft import EventDraft
+from edda.engine.event_draft import BYTES_TYPE, EventDraft
 from edda.engine.heartbeat import Lease
 from edda.engine.plans import plan_of, too_large
 from edda.engine.replies import decode_result, ending_error
@@ -208,16 +209,20 @@ class EddaApp:
         async with self._starting:
             if self._engine is not None:
                 return
-            sink = self._make_sink()
-            engine = Engine(
-                app=self,
-                store=self._make_store(),
-                settings=self._settings,
-                observer=self.hooks,
-                workflows=self._registered,
-                subscriptions=self._subscriptions,
-                on_outbox=self._hint_relayer,
-            )
+            try:
+                sink = self._make_sink()
+                engine = Engine(
+                    app=self,
+                    store=self._make_store(),
+                    settings=self._settings,
+                    observer=self.hooks,
+                    workflows=self._registered,
+                    subscriptions=self._subscriptions,
+                    on_outbox=self._hint_relayer,
+                )
+            except BaseException:
+                self._home = None
+                raise
             try:
                 await engine.begin()
             except BaseException:
@@ -521,13 +526,38 @@ class EddaApp:
             str(UUID(hex=engine.environment.sortable_id())), self.direct(event), encode_event_data(event.data)
         )
         if draft.event.to_outbox:
-            raise NotImplementedError("to the outbox from outside of a run")
-        (receipt,) = await self.accept([draft.for_inbox(at_us=engine.environment.wall_us())])
+            # Of no instance: it waits for nobody, and nobody for it.
+            message = draft.message(
+                instance_id=InstanceId(f"event/{draft.id}"), seq=1, ordinal=0, at_us=engine.environment.wall_us()
+            )
+            await engine.store.enqueue([message])
+            self._hint_relayer()
+            return draft.id
+        await self._accept_one(draft.for_inbox(at_us=engine.environment.wall_us()))
+        return draft.id
+
+    async def complete(self, token: str, data: Any = None) -> None:
+        """Complete a callback, whose `token` somebody was given (see `ctx.callback`). The first answer counts.
+
+        Raises InstanceNotFoundError or InstanceEndedError where nobody waits for it any more.
+        """
+        event = CloudEvent(
+            id=token,
+            source=CALLBACK_SOURCE,
+            type=CALLBACK_TYPE,
+            subject=token,
+            extensions={TARGET: instance_of(token)},
+        )
+        stored = encode_event_data(data)
+        content = JSON_TYPE if stored.blob is None else BYTES_TYPE
+        await self._accept_one(event._replace(json=stored.text, blob=stored.blob, datacontenttype=content))
+
+    async def _accept_one(self, event: CloudEvent) -> None:
+        (receipt,) = await self.accept([event])
         if receipt is Receipt.NO_SUCH_INSTANCE:
             raise InstanceNotFoundError(event.target or "")
         if receipt is Receipt.INSTANCE_ENDED:
             raise InstanceEndedError(event.target or "")
-        return draft.id
 
     async def accept(self, events: Sequence[CloudEvent]) -> Sequence[Receipt]:
         """Store events that came from anywhere; durable when it returns what became of each."""

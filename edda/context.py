@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
 
     from edda.activity import Activity
+    from edda.callbacks import Callback
     from edda.core.routing import Criteria
     from edda.events import ReceivedEvent
     from edda.workflow import StartOptions, Workflow, WorkflowHandle
@@ -209,6 +210,13 @@ class WorkflowContext:
         those whose history shows that they passed here with the old code.
         """
         return self._run.patched(patch_id)
+
+    def callback(self, name: str = "callback") -> Coroutine[Any, Any, Callback]:
+        """A one-shot token to hand to a person or a system: `callback = await ctx.callback()`, then give
+        `callback.token` away and `await callback.wait(timeout_seconds=...)`. It is a recorded step named `name`."""
+        from edda.callbacks import make_callback
+
+        return make_callback(self, name)
 
     # -- steps -------------------------------------------------------------------------------------------------------
 

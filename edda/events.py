@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, get_args
 
 from edda.context import NewEvent, WorkflowContext, current_run, described, run_of, utc_us
 from edda.core.routing import Criteria
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 __all__ = [
+    "Event",
     "EventTimeoutError",
     "ReceivedEvent",
     "send_event",
@@ -27,6 +28,8 @@ __all__ = [
     "wait_until",
 ]
 
+
+T = TypeVar("T")
 
 NAME_MAX: Final = 255
 """Characters of the type, and of the source, of an event."""
@@ -149,6 +152,54 @@ async def wait_event(
         raise ValueError(f"timeout_seconds must not be negative: {timeout_seconds}")
     criteria = Criteria.of(_named("event_type", event_type), subject=subject, match=match)
     return await run_of(ctx).event(criteria, model=model, timeout_seconds=timeout_seconds, call_id=event_id)
+
+
+class Event(Generic[T]):
+    """A declared event: its type, the model of its data, and the field by which a wait finds its own.
+
+    `paid = Event[Payment]("order.paid", key="order_id")`; then `payment = await paid.wait(ctx, key="7")` in a workflow
+    and `await paid.send(Payment(order_id="7", amount=5))` anywhere. Both are typed.
+    """
+
+    def __init__(self, type: str, *, key: str | None = None, source: str | None = None) -> None:
+        self.type = _named("type", type)
+        self.key = key
+        self.source = source or f"/{type}"
+
+    def __repr__(self) -> str:
+        return f"Event({self.type!r}, key={self.key!r})"
+
+    @property
+    def model(self) -> Any:
+        """What stands in the brackets of `Event[...]`; None where nothing does."""
+        declared = getattr(self, "__orig_class__", None)
+        return None if declared is None else get_args(declared)[0]
+
+    async def wait(
+        self,
+        ctx: WorkflowContext,
+        *,
+        key: str | float | bool | None = None,
+        timeout_seconds: float | None = None,
+        match: Mapping[str, Any] | None = None,
+        event_id: str | None = None,
+    ) -> T:
+        """The data of the next such event whose key field has this value; see `wait_event` for the rest."""
+        wanted = dict(match or {})
+        if key is not None:
+            if self.key is None:
+                raise TypeError(f"{self!r} was declared without key=..., so it cannot be waited for by key")
+            wanted[self.key] = key
+        event = await wait_event(
+            ctx, self.type, timeout_seconds=timeout_seconds, model=self.model, event_id=event_id, match=wanted
+        )
+        data: T = event.data
+        return data
+
+    async def send(self, data: T, *, to: str | None = None, subject: str | None = None) -> str:
+        """Send it, as `send_event` does; returns its id."""
+        payload: Any = data
+        return await send_event(self.type, self.source, payload, subject=subject, to=to)
 
 
 def _named(what: str, name: object) -> str:

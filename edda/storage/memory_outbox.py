@@ -55,6 +55,10 @@ class OutboxModel:
         self.relays: dict[Key, Relay] = {}
         self._claim_keys = itertools.count(1)
 
+    async def enqueue(self, messages: Sequence[OutboxMessage]) -> None:
+        known = {key_of(message) for message in self.outbox}
+        self.outbox.extend(message for message in messages if key_of(message) not in known)
+
     async def claim_outbox(self, relayer: str, *, limit: int, lease_us: int) -> OutboxClaims:
         now_us = self.now_us()
         due = sorted((self._relay(head).due_at_us, key_of(head)) for head in self._heads())

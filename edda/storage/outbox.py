@@ -103,6 +103,10 @@ class OutboxStore(Protocol):
         """
         ...
 
+    async def enqueue(self, messages: Sequence[OutboxMessage]) -> None:
+        """Put messages of nobody's history into the outbox. Repeating it changes nothing."""
+        ...
+
     async def settle_outbox(self, settlements: Sequence[Settlement]) -> tuple[bool, ...]:
         """Write down what became of leased messages. False: another claim has it, and nothing of it was changed.
 

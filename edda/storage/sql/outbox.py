@@ -32,7 +32,8 @@ from edda.storage.outbox import (
     Settlement,
 )
 from edda.storage.sql.dialects.base import Dialect, First
-from edda.storage.sql.rows import OUTBOX_LIST
+from edda.storage.sql.rows import OUTBOX_LIST, insert, outbox_row
+from edda.storage.sql.schema import OUTBOX, OUTBOX_COLUMNS
 from edda.storage.sql.verb import Row, Statement, Verb
 
 PAGE_MAX: Final = 2 * OUTBOX_LIMIT_MAX
@@ -53,6 +54,12 @@ class Head(NamedTuple):
 
 
 # -- claiming ----------------------------------------------------------------------------------------------------------
+
+
+def enqueue(dialect: Dialect, messages: Sequence[OutboxMessage]) -> Verb[None]:
+    """Messages of nobody's history."""
+    rows = [outbox_row(message) for message in messages]
+    yield Statement(insert("edda_outbox", OUTBOX_COLUMNS) + dialect.if_absent_in(OUTBOX), rows, many=True)
 
 
 def claim(dialect: Dialect, relayer: str, *, limit: int, lease_us: int, claim_key: int) -> Verb[OutboxClaims]:

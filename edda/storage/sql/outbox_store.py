@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from edda.core.commit import OutboxMessage
 from edda.storage.outbox import OUTBOX_LIMIT_MAX, DeadLetter, OutboxClaims, Settlement
 from edda.storage.port import UnknownOutcome
 from edda.storage.sql import outbox
@@ -25,6 +26,9 @@ class SqlOutbox:
     def __init__(self, database: Database) -> None:
         self.database = database
         self._dialect = database.dialect
+
+    async def enqueue(self, messages: Sequence[OutboxMessage]) -> None:
+        await self.database.run("enqueue", partial(outbox.enqueue, self._dialect, messages), lane=Lane.DESK)
 
     async def claim_outbox(self, relayer: str, *, limit: int, lease_us: int) -> OutboxClaims:
         assert 0 < limit <= OUTBOX_LIMIT_MAX, limit

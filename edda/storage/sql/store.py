@@ -13,17 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from edda.core.commit import Batch, BatchOutcome, Commit, Creation, NewInstance, Verdict
-from edda.core.event import CloudEvent, Receipt
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
-from edda.core.routing import EventKey, Fields
-from edda.core.subscription import Subscription
 from edda.exceptions import StorageError
-from edda.storage.inbox import InboxEvent, Look, Routed
 from edda.storage.port import Claims, InstanceRow, LeaseLine, Notice, Reaped, UnknownOutcome, UserTransaction
-from edda.storage.sql import claims, commits, inbox, mail, people, reader, workers
+from edda.storage.sql import claims, commits, people, reader, workers
 from edda.storage.sql.database import Database, Lane
 from edda.storage.sql.dialects.base import Problem
+from edda.storage.sql.inbox_store import SqlInbox
 from edda.storage.sql.outbox_store import SqlOutbox
 from edda.storage.sql.runner import DuplicateKeyError
 from edda.storage.sql.verb import Verb
@@ -35,7 +32,7 @@ RACES_MAX: Final = 10
 """How often a batch may meet starts, or a retry a row of history, that another made a moment ago."""
 
 
-class SqlStore(SqlOutbox):
+class SqlStore(SqlInbox, SqlOutbox):
     """A `Store` on SQLite, PostgreSQL, MySQL or MariaDB."""
 
     def __init__(self, database: Database) -> None:
@@ -103,42 +100,6 @@ class SqlStore(SqlOutbox):
 
     async def create(self, new: NewInstance) -> Creation:
         return await self.database.run("create", partial(commits.create, self._dialect, new), lane=Lane.DESK)
-
-    # -- the inbox ---------------------------------------------------------------------------------------------------
-
-    async def accept(self, events: Sequence[CloudEvent]) -> tuple[Receipt, ...]:
-        return await self.database.run("accept", partial(inbox.accept, self._dialect, events), lane=Lane.DESK)
-
-    async def route(self, keys: Sequence[EventKey]) -> Routed:
-        return await self.database.run("route", partial(mail.route, self._dialect, keys), lane=Lane.DESK)
-
-    async def subscribe(self, subscriptions: Collection[Subscription], *, lasting_us: int) -> None:
-        if subscriptions:
-            make = partial(inbox.subscribe, self._dialect, list(subscriptions), lasting_us=lasting_us)
-            await self.database.run("subscribe", make, lane=Lane.DESK)
-
-    async def unrouted(self, *, older_than_us: int, limit: int) -> tuple[EventKey, ...]:
-        make = partial(mail.unrouted, self._dialect, older_than_us=older_than_us, limit=limit)
-        return await self.database.run("unrouted", make, lane=Lane.READ)
-
-    async def look(self, looks: Sequence[Look], *, unrouted: bool = False) -> Mapping[InstanceId, Sequence[InboxEvent]]:
-        make = partial(mail.look, self._dialect, looks, unrouted=unrouted)
-        return await self.database.run("look", make, lane=Lane.READ)
-
-    async def learn(self, event_type: str, fields: Fields, *, since_us: int) -> None:
-        if not fields:
-            return
-        announce = partial(inbox.announce_fields, self._dialect, event_type, fields, since_us=since_us)
-        if await self.database.run("announce_fields", announce, lane=Lane.DESK) is None:
-            return
-        after: tuple[int, str] | None = (0, "")
-        while after is not None:  # in a transaction after the announcement: no event is missed by both
-            page = partial(inbox.backfill, self._dialect, event_type, fields, since_us=since_us, after=after)
-            after = await self.database.run("backfill", page, lane=Lane.DESK)
-
-    async def expire(self, *, before_us: int, limit: int) -> int:
-        make = partial(inbox.expire, self._dialect, before_us=before_us, limit=limit)
-        return await self.database.run("expire", make, lane=Lane.DESK)
 
     # -- claiming ----------------------------------------------------------------------------------------------------
 

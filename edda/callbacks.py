@@ -1,0 +1,61 @@
+"""Callbacks: one-shot tokens that a workflow hands to a person or a system, and waits for the answer.
+
+A token names its instance, so an answer that comes when nobody waits any more is refused; what else is in it is secret,
+so only who was given it can answer. The answer is an event whose id is the token: the first one counts.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import secrets
+from typing import Any, Final
+
+from edda.context import WorkflowContext, run_of
+from edda.core.routing import Criteria
+
+CALLBACK_TYPE: Final = "edda.callback"
+CALLBACK_SOURCE: Final = "/edda/callback"
+SECRET_BYTES: Final = 24
+
+
+class Callback:
+    """A question to the outside, made by `await ctx.callback()`. Give `token` away; `await callback.wait()`."""
+
+    def __init__(self, ctx: WorkflowContext, token: str) -> None:
+        self._ctx = ctx
+        self.token = token
+        """Whoever has it may answer, once: `app.complete(token, data)`, or `POST /callback/{token}`."""
+
+    def __repr__(self) -> str:
+        return f"<Callback of {self._ctx.instance_id}>"
+
+    async def wait(self, *, timeout_seconds: float | None = None, model: Any = None) -> Any:
+        """The answer, holding no worker. Raises EventTimeoutError after `timeout_seconds`.
+
+        `model` is what the answer is to be, as in `wait_event`.
+        """
+        criteria = Criteria.of(CALLBACK_TYPE, subject=self.token)
+        event = await run_of(self._ctx).event(criteria, model=model, timeout_seconds=timeout_seconds, call_id=None)
+        return event.data
+
+
+async def make_callback(ctx: WorkflowContext, name: str) -> Callback:
+    """A recorded step: the token is the same at every replay."""
+    return Callback(ctx, await ctx.run(name, _new_token, ctx.instance_id))
+
+
+async def _new_token(instance_id: str) -> str:
+    owner = base64.urlsafe_b64encode(instance_id.encode()).decode().rstrip("=")
+    return f"{secrets.token_urlsafe(SECRET_BYTES)}.{owner}"
+
+
+def instance_of(token: str) -> str:
+    """The instance that waits for an answer. Raises ValueError for what is no token."""
+    _, dot, owner = token.partition(".")
+    try:
+        if not dot:
+            raise ValueError("no dot")
+        return base64.b64decode(owner + "=" * (-len(owner) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("this is not the token of a callback") from error
