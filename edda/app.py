@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 from uuid import UUID
 
-from edda.callbacks import CALLBACK_SOURCE, CALLBACK_TYPE, instance_of
+from edda.callbacks import answer_to
 from edda.context import NewEvent
 from edda.core.commit import Creation, NewInstance
-from edda.core.event import JSON_TYPE, TARGET, CloudEvent, Receipt
+from edda.core.event import JSON_TYPE, CloudEvent, Receipt
 from edda.core.history import InstanceId
 from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
 from edda.core.options import check_count, check_seconds
@@ -536,28 +536,23 @@ class EddaApp:
         await self._accept_one(draft.for_inbox(at_us=engine.environment.wall_us()))
         return draft.id
 
-    async def complete(self, token: str, data: Any = None) -> None:
-        """Complete a callback, whose `token` somebody was given (see `ctx.callback`). The first answer counts.
+    async def complete(self, token: str, data: Any = None) -> bool:
+        """Answer a callback, whose `token` somebody was given (see `ctx.callback`). False: it was answered before.
 
-        Raises InstanceNotFoundError or InstanceEndedError where nobody waits for it any more.
+        Raises InstanceNotFoundError or InstanceEndedError where nobody waits for it any more, ValueError for no token.
         """
-        event = CloudEvent(
-            id=token,
-            source=CALLBACK_SOURCE,
-            type=CALLBACK_TYPE,
-            subject=token,
-            extensions={TARGET: instance_of(token)},
-        )
         stored = encode_event_data(data)
-        content = JSON_TYPE if stored.blob is None else BYTES_TYPE
-        await self._accept_one(event._replace(json=stored.text, blob=stored.blob, datacontenttype=content))
+        content_type = JSON_TYPE if stored.blob is None else BYTES_TYPE
+        answer = answer_to(token, json=stored.text, blob=stored.blob, content_type=content_type)
+        return await self._accept_one(answer) is Receipt.STORED
 
-    async def _accept_one(self, event: CloudEvent) -> None:
+    async def _accept_one(self, event: CloudEvent) -> Receipt:
         (receipt,) = await self.accept([event])
         if receipt is Receipt.NO_SUCH_INSTANCE:
             raise InstanceNotFoundError(event.target or "")
         if receipt is Receipt.INSTANCE_ENDED:
             raise InstanceEndedError(event.target or "")
+        return receipt
 
     async def accept(self, events: Sequence[CloudEvent]) -> Sequence[Receipt]:
         """Store events that came from anywhere; durable when it returns what became of each."""

@@ -12,6 +12,7 @@ import secrets
 from typing import Any, Final
 
 from edda.context import WorkflowContext, run_of
+from edda.core.event import TARGET, CloudEvent
 from edda.core.routing import Criteria
 
 CALLBACK_TYPE: Final = "edda.callback"
@@ -48,6 +49,20 @@ async def make_callback(ctx: WorkflowContext, name: str) -> Callback:
 async def _new_token(instance_id: str) -> str:
     owner = base64.urlsafe_b64encode(instance_id.encode()).decode().rstrip("=")
     return f"{secrets.token_urlsafe(SECRET_BYTES)}.{owner}"
+
+
+def answer_to(token: str, *, json: str | None, blob: bytes | None, content_type: str | None) -> CloudEvent:
+    """The answer, as an event. Raises ValueError for what is no token."""
+    return CloudEvent(
+        id=token,
+        source=CALLBACK_SOURCE,
+        type=CALLBACK_TYPE,
+        subject=token,
+        datacontenttype=content_type,
+        json=json,
+        blob=blob,
+        extensions={TARGET: instance_of(token)},
+    )
 
 
 def instance_of(token: str) -> str:

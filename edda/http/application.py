@@ -26,14 +26,14 @@ from edda.http.asgi import Receive, Scope, Send
 from edda.http.authorizer import Authorizer, admit, admit_head, doorkeeper_of
 from edda.http.body import ClientGone, announced_bytes, announces_body, read_body
 from edda.http.door import Door
-from edda.http.events import ID_CHARACTERS_MAX, take_events
+from edda.http.events import ID_CHARACTERS_MAX, take_answer, take_events
 from edda.http.handshake import handshake
 from edda.http.life import Life
 from edda.http.options import HttpOptions
 from edda.http.origin import check_origin
 from edda.http.places import Places
 from edda.http.request import Request, request_of
-from edda.http.routes import Cancel, Event, Handshake, Health, NotAllowed, Readiness, route_of
+from edda.http.routes import Callback, Cancel, Event, Handshake, Health, NotAllowed, Readiness, route_of
 
 log = logging.getLogger("edda.http")
 
@@ -108,7 +108,7 @@ class HttpApp:
         check_headers(request, self._options)
         route = route_of(request.method, request.path, handshake=bool(self._options.webhook_origins))
         match route:
-            case Event() | Cancel():
+            case Event() | Cancel() | Callback():
                 return await self._take(route, request, whole)
             case Health():
                 return ALIVE
@@ -119,23 +119,26 @@ class HttpApp:
             case NotAllowed(allow):
                 raise Refusal(_not_allowed(request.method, allow))
 
-    async def _take(self, route: Event | Cancel, request: Request, whole: Reading) -> Answer:
-        if self._authorizer is None:
-            check_origin(request)
-        admit_head(self._doorkeeper, request)
+    async def _take(self, route: Event | Cancel | Callback, request: Request, whole: Reading) -> Answer:
+        if not isinstance(route, Callback):  # whose token is leave enough
+            if self._authorizer is None:
+                check_origin(request)
+            admit_head(self._doorkeeper, request)
         self._places.check()
         with self._places.reading(request.client):
             request = await whole.body(request, self._options)
         with self._places.in_flight():
             return await self._handle(route, request)
 
-    async def _handle(self, route: Event | Cancel, request: Request) -> Answer:
+    async def _handle(self, route: Event | Cancel | Callback, request: Request) -> Answer:
         deadline = asyncio.timeout(self._options.answer_timeout_seconds)
         try:
             async with deadline:
                 await self._life.ensure()
                 if isinstance(route, Cancel):
                     return await self._cancel(request, route.instance_id)
+                if isinstance(route, Callback):
+                    return await take_answer(self._door, request, route.token, self._event_limits)
                 return await take_events(self._door, self._authorizer, request, self._event_limits)
         except TimeoutError as error:
             if not deadline.expired():

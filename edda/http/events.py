@@ -13,8 +13,9 @@ from typing import Final
 
 from pydantic_core import from_json
 
-from edda.cloudevents import CloudEventError, Limits, parse
-from edda.core.event import CloudEvent, Receipt
+from edda.callbacks import answer_to
+from edda.cloudevents import CloudEventError, Limits, normal, parse
+from edda.core.event import JSON_TYPE, CloudEvent, Receipt
 from edda.exceptions import ForbiddenError
 from edda.http.answers import Answer, Problem, Refusal, encoded, problem_of, unknown_instance
 from edda.http.authorizer import Authorizer, admit
@@ -26,6 +27,7 @@ READ_AT_ONCE_BYTES_MAX: Final = 64 << 10
 """What is read within some milliseconds, whatever it holds."""
 
 ACCEPTED: Final = Answer(202, encoded({"status": "accepted"}))
+ANSWERED_BEFORE: Final = Answer(202, encoded({"status": "answered before"}))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +46,20 @@ async def take_events(door: Door, authorizer: Authorizer | None, request: Reques
         await _judge(item, authorizer, request)
     await _store(door, items)
     return batch_answer(items) if is_batch else _single_answer(items[0])
+
+
+async def take_answer(door: Door, request: Request, token: str, limits: Limits) -> Answer:
+    """The answer to a callback: JSON, or bytes of any other type, kept as they are."""
+    content_type = next(
+        (value.decode("latin-1") for name, value in request.headers if name == b"content-type"), JSON_TYPE
+    )
+    try:
+        event = answer_to(token, json=None, blob=request.body, content_type=content_type)
+    except ValueError:
+        raise Refusal(Problem(status=404, error_type="callback_not_found", error="There is no such callback")) from None
+    item = Item(id=None, event=normal(event, limits))
+    await _store(door, [item])
+    return ANSWERED_BEFORE if item.receipt is Receipt.DUPLICATE else _single_answer(item)
 
 
 async def _read(request: Request, limits: Limits) -> tuple[list[Item], bool]:

@@ -21,6 +21,12 @@ class Cancel(NamedTuple):
     instance_id: str
 
 
+class Callback(NamedTuple):
+    """The answer that a workflow waits for: whoever has the token may give it."""
+
+    token: str
+
+
 class Event(NamedTuple):
     """One CloudEvent, or a batch of them."""
 
@@ -33,9 +39,10 @@ class NotAllowed(NamedTuple):
     allow: str
 
 
-Route = Health | Readiness | Cancel | Event | Handshake | NotAllowed
+Route = Health | Readiness | Cancel | Callback | Event | Handshake | NotAllowed
 
 CANCEL: Final = "/cancel/"
+CALLBACK: Final = "/callback/"
 READS: Final = ("GET", "HEAD")
 
 
@@ -47,6 +54,8 @@ def route_of(method: str, path: str, *, handshake: bool) -> Route:
         return Readiness() if method in READS else NotAllowed("GET, HEAD")
     if path.startswith(CANCEL) or path == "/cancel":
         return Cancel(path[len(CANCEL) :]) if method == "POST" else NotAllowed("POST")
+    if path.startswith(CALLBACK):
+        return Callback(path[len(CALLBACK) :]) if method == "POST" else NotAllowed("POST")
     if method == "POST":
         return Event()
     if method == "OPTIONS" and handshake:

@@ -152,8 +152,8 @@ async def test_R021_a_workflow_is_started_by_a_cloudevent(apps: Apps, tables: Ta
     await eventually(lambda: started == ["ORD-1"])
 
 
-async def post(app: object, attributes: dict[str, str], body: bytes) -> int:
-    """POST a CloudEvent in binary mode to `/` of an ASGI app; the HTTP status."""
+async def post(app: object, attributes: dict[str, str], body: bytes, *, path: str = "/") -> int:
+    """POST a CloudEvent in binary mode to an ASGI app; the HTTP status."""
     headers = [(b"ce-specversion", b"1.0"), (b"content-type", b"application/json")]
     headers += [(f"ce-{name}".encode(), value.encode()) for name, value in attributes.items()]
     status: list[int] = []
@@ -166,7 +166,7 @@ async def post(app: object, attributes: dict[str, str], body: bytes) -> int:
             status.append(int(str(message["status"])))
 
     assert callable(app)
-    scope = {"type": "http", "method": "POST", "path": "/", "root_path": "", "headers": headers, "query_string": b""}
+    scope = {"type": "http", "method": "POST", "path": path, "root_path": "", "headers": headers, "query_string": b""}
     await app(scope, receive, send)
     return status[0]
 
