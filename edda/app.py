@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from types import TracebackType
@@ -24,6 +24,7 @@ from edda.core.history import InstanceId
 from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
 from edda.core.options import check_count, check_seconds
 from edda.core.retry import check_policy
+from edda.core.subscription import ALL, WHOLE, Subscription
 from edda.engine.codec import decode_error, encode_event_data
 from edda.engine.engine import Engine, Settings
 from edda.engine.event_draft import EventDraft
@@ -31,6 +32,7 @@ from edda.engine.heartbeat import Lease
 from edda.engine.plans import plan_of, too_large
 from edda.engine.replies import decode_result, ending_error
 from edda.engine.worker import Bounds
+from edda.events import ReceivedEvent
 from edda.exceptions import (
     ConflictError,
     DeadLetterNotFoundError,
@@ -41,6 +43,7 @@ from edda.exceptions import (
     ShuttingDownError,
     WrongLoopError,
 )
+from edda.handlers import handler_workflow
 from edda.history import HistoryEntry, entry_of
 from edda.outbox.dead_letter import DeadLetter, dead_letter_of
 from edda.outbox.relayer import Relayer, RelaySettings
@@ -67,6 +70,7 @@ log = logging.getLogger("edda.app")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 LEASE_SECONDS_MIN: Final = 1.0
 """It is renewed every third: below this, a short pause of the machine would lose the lease."""
@@ -127,9 +131,9 @@ class EddaApp:
         session_hold_seconds: float = 20.0,
         shutdown_grace_seconds: float = 20.0,
         loop_stall_seconds: float = 300.0,
-        outbox_retention_seconds: float = 7 * 86400.0,
         authorizer: Authorizer | None = None,
         http: HttpOptions | None = None,
+        outbox_retention_seconds: float = 7 * 86400.0,
     ) -> None:
         _check_name(service_name)
         check_policy("default_retry_policy", default_retry_policy)
@@ -171,14 +175,16 @@ class EddaApp:
             activity_threads=activity_threads,
             default_retry_policy=default_retry_policy or DEFAULT_RETRY_POLICY,
         )
+        self._authorizer = authorizer
+        self._http_options = http
         self._relay_settings = RelaySettings(
             # Twice, because it is not renewed: a call of the sink and the wait for it have to fit in.
             lease_seconds=2 * lease_seconds,
             poll_seconds=poll_seconds,
             retention_seconds=outbox_retention_seconds,
         )
-        self._authorizer = authorizer
-        self._http_options = http
+        self._handlers: dict[str, str] = {}
+        """Workflows made of handlers, and the type of event that starts each."""
         self._engine: Engine | None = None
         self._relayer: Relayer | None = None
         self._home: tuple[asyncio.AbstractEventLoop, int] | None = None
@@ -202,19 +208,16 @@ class EddaApp:
         async with self._starting:
             if self._engine is not None:
                 return
-            try:
-                sink = self._make_sink()
-                engine = Engine(
-                    app=self,
-                    store=self._make_store(),
-                    settings=self._settings,
-                    observer=self.hooks,
-                    workflows=self._registered,
-                    on_posted=self._hint_relayer,
-                )
-            except BaseException:
-                self._home = None
-                raise
+            sink = self._make_sink()
+            engine = Engine(
+                app=self,
+                store=self._make_store(),
+                settings=self._settings,
+                observer=self.hooks,
+                workflows=self._registered,
+                subscriptions=self._subscriptions,
+                on_outbox=self._hint_relayer,
+            )
             try:
                 await engine.begin()
             except BaseException:
@@ -471,6 +474,42 @@ class EddaApp:
 
     # -- events ------------------------------------------------------------------------------------------------------
 
+    def on_event(
+        self,
+        event_type: str,
+        proto_type: type[Any] | None = None,
+        *,
+        name: str | None = None,
+        retry_policy: RetryPolicy | None = None,
+        timeout: float | None = None,
+    ) -> Callable[[Callable[[ReceivedEvent], T]], Callable[[ReceivedEvent], T]]:
+        """Call a function for every event of this type: `@app.on_event("order.paid")`, `async def paid(event): ...`.
+
+        Durably: the event is stored first, then the function runs as an activity of an instance of its own, which is
+        named after the event: once for an event, retried by `retry_policy`, and a failed instance if it fails for good.
+        A plain `def` runs in a thread. `name` is what history knows it by, by default the type and the function's name.
+        `proto_type` is accepted for code written for the reference, and has no meaning.
+        """
+
+        def declare(function: Callable[[ReceivedEvent], T]) -> Callable[[ReceivedEvent], T]:
+            declared = handler_workflow(event_type, function, name=name, retry_policy=retry_policy, timeout=timeout)
+            if self._workflows is not None:
+                self._workflows[declared.name] = declared
+            self._handlers[declared.name] = event_type
+            return function
+
+        return declare
+
+    def _subscriptions(self) -> frozenset[Subscription]:
+        """What events start here: the handlers, and workflows that are named after their event."""
+        handlers = {Subscription(event_type, name, WHOLE) for name, event_type in self._handlers.items()}
+        handled = set(self._handlers.values())
+        return frozenset(handlers) | {
+            Subscription(name, name, _taken(workflow))
+            for name, workflow in self._registered().items()
+            if workflow.event_handler and name not in handled
+        }
+
     def direct(self, event: NewEvent) -> NewEvent:
         """With a broker events go there, through the outbox; without one to our own inbox."""
         return event if event.to_outbox or self.broker_url is None else replace(event, to_outbox=True)
@@ -550,6 +589,15 @@ def _check_name(service_name: object) -> None:
 
 def _place(workflow: Workflow[..., Any]) -> str:
     return f"{workflow.function.__module__}.{workflow.function.__qualname__}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _taken(workflow: Workflow[..., Any]) -> str:
+    """Which members of an event's data a workflow takes as arguments."""
+    parameters = list(inspect.signature(workflow.function).parameters.values())[1:]
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return ALL
+    return "".join(f"{parameter.name}," for parameter in parameters)
 
 
 @functools.lru_cache(maxsize=1024)

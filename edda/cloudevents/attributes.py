@@ -68,10 +68,8 @@ class Attributes:
     def event(self, datacontenttype: str | None, json: str | None, blob: bytes | None) -> CloudEvent:
         """Checks everything, and takes the dictionary apart."""
         self._check_version(self._left.pop("specversion", None))
-        identity = self._required("id")
-        if len(identity) > self._limits.id_chars:
-            raise CloudEventError("attribute_too_large", f"id has more than {self._limits.id_chars} characters")
-        source, kind = self._source(), self._required("type")
+        identity = self._key("id", self._limits.id_chars)
+        source, kind = self._source(), self._key("type", self._limits.type_chars)
         subject, time, schema = self._optional("subject"), self._time(), self._dataschema()
         extensions = self._extensions() if self._left else NO_EXTENSIONS
         return CloudEvent(identity, source, kind, subject, time, datacontenttype, schema, json, blob, extensions)
@@ -87,6 +85,12 @@ class Attributes:
         value = self._optional(name)
         if value is None:
             raise missing(name)
+        return value
+
+    def _key(self, name: str, chars_max: int) -> str:
+        value = self._required(name)
+        if len(value) > chars_max:
+            raise CloudEventError("attribute_too_large", f"{name} has more than {chars_max} characters")
         return value
 
     def _optional(self, name: str) -> str | None:

@@ -24,6 +24,8 @@ class Limits:
     """One attribute's value in UTF-8."""
     id_chars: int = 255
     """Characters of an `id`: what every database can hold in a unique key."""
+    type_chars: int = 255
+    """Characters of a `type`: what every database can hold in an index."""
     extension_name_chars: int = 20
     """The longest name of an extension attribute. The specification asks producers for no more than 20."""
     json_depth: int = 64

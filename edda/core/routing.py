@@ -53,14 +53,14 @@ class Criteria(NamedTuple):
 
 def routes_of(event: CloudEvent, known: Iterable[Fields]) -> dict[Fields, Route]:
     """The routes of an event: for the empty set of fields, and for each of the known ones that it has values for."""
-    members = _members(event)
+    members = members_of(event)
     found = {fields: _route_from(event, members, fields) for fields in {NO_FIELDS, *known}}
     return {fields: route for fields, route in found.items() if route is not None}
 
 
 def route_of(event: CloudEvent, fields: Fields) -> Route | None:
     """The route of an event for these fields; None where it lacks one of them."""
-    return _route_from(event, _members(event) if fields else {}, fields)
+    return _route_from(event, members_of(event) if fields else {}, fields)
 
 
 def fields_text(fields: Fields) -> str:
@@ -88,7 +88,7 @@ def _value_of(event: CloudEvent, members: Mapping[str, Any], name: str) -> str |
     return canonical(members[name[1:]]) if name[1:] in members else None
 
 
-def _members(event: CloudEvent) -> Mapping[str, Any]:
+def members_of(event: CloudEvent) -> Mapping[str, Any]:
     """The top level of its data. What cannot be read (numbers of 5,000 digits, say) has none, and spoils nothing."""
     if event.json is None or not event.json.lstrip().startswith("{"):
         return {}

@@ -14,6 +14,7 @@ from edda.core.commit import Creation, End, NewInstance
 from edda.core.history import InstanceId, WorkerId
 from edda.core.lifecycle import REPAIRABLE, Status
 from edda.core.retry import RetryPolicy
+from edda.core.subscription import Subscription
 from edda.engine.attempts import Attempts
 from edda.engine.driver import Driver
 from edda.engine.environment import DatabaseClock, Environment
@@ -61,7 +62,8 @@ class Engine:
         observer: object | None,
         workflows: Callable[[], Mapping[str, Workflow[..., object]]],
         environment: Environment | None = None,
-        on_posted: Callable[[], None] = _nobody_relays,
+        subscriptions: Callable[[], frozenset[Subscription]] = frozenset,
+        on_outbox: Callable[[], None] = _nobody_relays,
     ) -> None:
         self.store = store
         self.environment = environment or Environment()
@@ -69,7 +71,7 @@ class Engine:
         self._settings = settings
         self._observer = observer
         self._workflows = workflows
-        self._on_posted = on_posted
+        self._on_outbox = on_outbox
         self._clock = DatabaseClock(self.environment)
         self._hooks = HookQueue(observer)
         self._results = Results(store, self.environment, runs_here=self._runs_here)
@@ -84,7 +86,13 @@ class Engine:
             threads=settings.activity_threads,
             on_crash=self._crashed,
         )
-        self.inbox = Inbox(store, self.environment, poll_seconds=settings.bounds.poll_seconds, poke=self._poke_all)
+        self.inbox = Inbox(
+            store,
+            self.environment,
+            poll_seconds=settings.bounds.poll_seconds,
+            poke=self._poke_all,
+            subscriptions=subscriptions,
+        )
         self.worker_id = ""
         """Id of the worker, also while it waits for its place."""
         self.worker: Worker | None = None
@@ -95,7 +103,7 @@ class Engine:
 
     async def begin(self) -> None:
         await self.store.open()
-        self.inbox.begin()
+        await self.inbox.begin()
         self._joining = asyncio.get_running_loop().create_task(self._join(), name="edda-join")
         done, _ = await asyncio.wait({self._joining}, timeout=REGISTRATION_SECONDS)
         if done:
@@ -134,7 +142,7 @@ class Engine:
             endings=self,
             inbox=self.inbox,
             on_dead=self._replace,
-            on_posted=self._on_posted,
+            on_outbox=self._on_outbox,
             inheritance=self._legacy,
         )
         try:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from edda.core.event import CloudEvent, Receipt
 from edda.core.history import InstanceId
 from edda.core.routing import EventKey, event_key
+from edda.core.subscription import Subscription
 from edda.engine.environment import Environment
 from edda.exceptions import ShuttingDownError, StorageError
 from edda.storage.port import Store, UnknownOutcome
@@ -32,7 +33,7 @@ LEFT_BEHIND_US: Final = 1_000_000
 """An event that has not been led on for so long is anybody's."""
 
 RETENTION_SECONDS: Final = 7 * 24 * 3600.0
-"""How long events are kept for instances that may ask for them."""
+"""How long events are kept for instances that may ask for them, and handlers that nobody knows any more."""
 
 EXPIRE_SECONDS: Final = 3600.0
 """Between looks for what is too old."""
@@ -61,11 +62,14 @@ class Inbox:
         *,
         poll_seconds: float,
         poke: Callable[[Collection[InstanceId]], None],
+        subscriptions: Callable[[], frozenset[Subscription]],
     ) -> None:
         self._store = store
         self._environment = environment
         self._poll_seconds = poll_seconds
         self._poke = poke
+        self._subscriptions = subscriptions
+        self._subscribed: frozenset[Subscription] = frozenset()
         self._incoming: deque[_Waiting] = deque()
         self._came = asyncio.Event()
         self._to_route: dict[EventKey, None] = {}
@@ -74,7 +78,8 @@ class Inbox:
         self._tasks: list[asyncio.Task[None]] = []
         self._stopped = False
 
-    def begin(self) -> None:
+    async def begin(self) -> None:
+        await self._subscribe()
         loops: dict[str, Coroutine[Any, Any, None]] = {
             "edda-accept": self._accept_loop(),
             "edda-route": self._route_loop(),
@@ -173,6 +178,8 @@ class Inbox:
         while True:
             await self._wait_for_more()
             try:
+                if self._subscriptions() != self._subscribed:  # a workflow was imported since
+                    await self._subscribe()
                 if not self._to_route:
                     self.routable(await self._store.unrouted(older_than_us=LEFT_BEHIND_US, limit=ROUTE_MAX))
                 while self._to_route:
@@ -188,8 +195,8 @@ class Inbox:
         routed = await self._store.route(keys)
         for key in set(keys) - set(routed.left):
             self._to_route.pop(key, None)
-        if routed.woken:
-            self._poke(routed.woken)
+        if routed.woken or routed.started:
+            self._poke((*routed.woken, *routed.started))
         for event_type in routed.broadcasts:
             self._note_broadcast(event_type)
 
@@ -213,10 +220,16 @@ class Inbox:
 
     # -- forgetting --------------------------------------------------------------------------------------------------
 
+    async def _subscribe(self) -> None:
+        subscriptions = self._subscriptions()
+        await self._store.subscribe(subscriptions, lasting_us=round(RETENTION_SECONDS * 1_000_000))
+        self._subscribed = subscriptions
+
     async def _expire_loop(self) -> None:
         while True:
             await asyncio.sleep(self._environment.jitter(EXPIRE_SECONDS))
             try:
+                await self._subscribe()
                 before_us = self._environment.wall_us() - round(RETENTION_SECONDS * 1_000_000)
                 while await self._store.expire(before_us=before_us, limit=EXPIRE_MAX) == EXPIRE_MAX:
                     pass

@@ -96,7 +96,7 @@ class Worker:
         endings: Endings,
         inbox: Inbox,
         on_dead: Callable[[Worker], None],
-        on_posted: Callable[[], None],
+        on_outbox: Callable[[], None],
         inheritance: Legacy,
     ) -> None:
         self.id = worker_id
@@ -121,7 +121,7 @@ class Worker:
         self._workflows = workflows
         self._endings = endings
         self._on_dead = on_dead
-        self.posted = on_posted
+        self._on_outbox = on_outbox
         self._residents = Residents(residents_max=0 if environment.always_evict else bounds.residents_max)
         self._committer = Committer(
             store,
@@ -496,7 +496,7 @@ class Worker:
     def spread(self, commit: Commit) -> None:
         """After a commit: tell those whom it woke, and run the children that it created here."""
         if commit.outbox:
-            self.posted()
+            self._on_outbox()
         for child in commit.children:
             if child.owner is not None:
                 self._adopt_new(child)

@@ -109,8 +109,7 @@ class HttpApp:
         route = route_of(request.method, request.path, handshake=bool(self._options.webhook_origins))
         match route:
             case Event() | Cancel():
-                with self._places.take():
-                    return await self._take(route, request, whole)
+                return await self._take(route, request, whole)
             case Health():
                 return ALIVE
             case Readiness():
@@ -124,8 +123,13 @@ class HttpApp:
         if self._authorizer is None:
             check_origin(request)
         admit_head(self._doorkeeper, request)
+        self._places.check()
         with self._places.reading(request.client):
             request = await whole.body(request, self._options)
+        with self._places.in_flight():
+            return await self._handle(route, request)
+
+    async def _handle(self, route: Event | Cancel, request: Request) -> Answer:
         deadline = asyncio.timeout(self._options.answer_timeout_seconds)
         try:
             async with deadline:

@@ -26,14 +26,13 @@ class HttpOptions:
     answer_timeout_seconds: float = 30.0
     """For everything after the body: authorizing and storing."""
     max_in_flight: int = 64
-    """Requests at once; further ones are told to come again. With the body limit it bounds the memory they hold."""
-    max_reading_per_client: int | None = 16
-    """Bodies under way at once from one client address, so that one slow client does not take all places.
-
-    None for no such limit, for example behind a proxy that passes bodies on as they come.
-    """
+    """Requests whose body is there and that are authorized and stored now; further ones are told to come again."""
+    max_reading: int = 128
+    """Bodies on their way at once: with `max_in_flight` and `max_body_bytes`, the memory that requests can hold."""
+    max_reading_per_client: int = 32
+    """Of these, from one client address. Raise it behind a proxy that passes slow bodies on as they come."""
     retry_after_seconds: int = 1
-    """What a client is told to wait when there is no place, or no database."""
+    """What a client is told to wait when there is no place."""
     webhook_origins: tuple[str, ...] = ()
     """Origins that may deliver here, by the WebHook handshake (`OPTIONS`); `("*",)` for any. Empty: no handshake."""
     webhook_requests_per_minute: int | None = None
@@ -50,8 +49,8 @@ class HttpOptions:
         check_seconds("read_timeout_seconds", self.read_timeout_seconds, above=0)
         check_seconds("answer_timeout_seconds", self.answer_timeout_seconds, above=0)
         check_count("max_in_flight", self.max_in_flight)
-        if self.max_reading_per_client is not None:
-            check_count("max_reading_per_client", self.max_reading_per_client)
+        check_count("max_reading", self.max_reading)
+        check_count("max_reading_per_client", self.max_reading_per_client)
         check_count("retry_after_seconds", self.retry_after_seconds)
         if isinstance(self.webhook_origins, str):
             raise TypeError(f"webhook_origins must be a tuple of origins: ({self.webhook_origins!r},)")

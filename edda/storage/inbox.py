@@ -11,13 +11,14 @@ Law: nobody parks on a wait that was not stored and looked up before. So a parke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from edda.core.event import CloudEvent, Receipt
 from edda.core.history import InstanceId
 from edda.core.routing import Criteria, EventKey, Fields
+from edda.core.subscription import Subscription
 
 WOKEN_MAX: Final = 500
 """Instances woken in one step of routing."""
@@ -55,6 +56,8 @@ class Routed:
     woken: tuple[InstanceId, ...] = ()
     left: tuple[EventKey, ...] = ()
     """Events that need another step."""
+    started: tuple[InstanceId, ...] = ()
+    """Instances that handlers of these events run in, unowned; they may have been there already."""
     broadcasts: tuple[str, ...] = ()
     """Types of events that nothing correlated, and that woke more than one instance."""
 
@@ -71,6 +74,13 @@ class InboxStore(Protocol):
 
     async def route(self, keys: Sequence[EventKey]) -> Routed:
         """One step of leading events to those who wait: write missing routes, or wake a chunk of instances."""
+        ...
+
+    async def subscribe(self, subscriptions: Collection[Subscription], *, lasting_us: int) -> None:
+        """For so long from now, every event that is routed starts an instance for each of these of its type.
+
+        In the same transaction that routes it, and once: its id is made from the event's. Addressed events do not.
+        """
         ...
 
     async def unrouted(self, *, older_than_us: int, limit: int) -> tuple[EventKey, ...]:

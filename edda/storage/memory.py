@@ -42,7 +42,7 @@ from edda.core.lifecycle import (
 )
 from edda.exceptions import StorageError
 from edda.storage.memory_inbox import InboxModel
-from edda.storage.memory_outbox import MemoryOutbox
+from edda.storage.memory_outbox import OutboxModel
 from edda.storage.port import Claims, Fenced, InstanceRow, LeaseLine, Notice, Reaped, Renewal, UserTransaction
 
 CRASHES_OF_A_SUSPECT: Final = 2
@@ -60,12 +60,11 @@ class _Worker:
     alive: bool = True
 
 
-class MemoryStore(InboxModel, MemoryOutbox):
+class MemoryStore(InboxModel, OutboxModel):
     """A `Store` in memory. Its attributes are open to tests."""
 
     def __init__(self, now_us: Callable[[], int] = _system_clock_us) -> None:
-        InboxModel.__init__(self)
-        MemoryOutbox.__init__(self)
+        super().__init__()
         self.now_us = now_us
         self.workers: dict[WorkerId, _Worker] = {}
         self.presence: set[WorkerId] = set()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from edda.core.commit import Commit, EventWait
+from edda.core.commit import Commit, Creation, EventWait, NewInstance
 from edda.core.event import CloudEvent, Receipt
 from edda.core.history import InstanceId
 from edda.core.lifecycle import ENDED
 from edda.core.routing import NO_FIELDS, Criteria, EventKey, Fields, Route, event_key, routes_of
+from edda.core.subscription import Subscription, started_by
 from edda.storage.inbox import FOUND_MAX, NEVER, WOKEN_MAX, InboxEvent, Look, Routed
 from edda.storage.port import InstanceRow
 
@@ -33,12 +34,18 @@ class InboxModel:
     rows: dict[InstanceId, InstanceRow]
 
     def __init__(self) -> None:
+        super().__init__()
         self.inbox: dict[EventKey, _Stored] = {}
         self.fields: dict[str, dict[Fields, int]] = {}
         """By event type: sets of fields that waits use, and since when all events have a route for it."""
+        self.subscriptions: dict[Subscription, int] = {}
+        """Until when each is valid."""
         self.waits: dict[tuple[InstanceId, str], EventWait] = {}
 
     def wake(self, instance_id: InstanceId, now_us: int) -> None:
+        raise NotImplementedError
+
+    def create_now(self, new: NewInstance, now_us: int) -> Creation:
         raise NotImplementedError
 
     # -- with a commit -----------------------------------------------------------------------------------------------
@@ -110,7 +117,24 @@ class InboxModel:
         woken = tuple(sorted({instance_id for waiting in found.values() for instance_id in waiting}))
         for instance_id in woken:
             self.wake(instance_id, now_us)
-        return Routed(woken=woken, left=left, broadcasts=self._broadcasts(found))
+        return Routed(woken=woken, left=left, started=self._start(found, now_us), broadcasts=self._broadcasts(found))
+
+    def _start(self, keys: Iterable[EventKey], now_us: int) -> tuple[InstanceId, ...]:
+        news = [
+            started_by(self.inbox[key].event, subscription)
+            for key in keys
+            for subscription, until_us in self.subscriptions.items()
+            if until_us > now_us
+            and subscription.type == self.inbox[key].event.type
+            and self.inbox[key].event.target is None
+        ]
+        for new in news:
+            self.create_now(new, now_us)
+        return tuple(sorted(new.id for new in news))
+
+    async def subscribe(self, subscriptions: Collection[Subscription], *, lasting_us: int) -> None:
+        for subscription in subscriptions:
+            self.subscriptions[subscription] = self.now_us() + lasting_us
 
     def _broadcasts(self, found: Mapping[EventKey, list[InstanceId]]) -> tuple[str, ...]:
         events = [(self.inbox[key].event, waiting) for key, waiting in found.items()]

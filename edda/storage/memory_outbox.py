@@ -44,7 +44,7 @@ class Relay:
     reason: str = ""
 
 
-class MemoryOutbox:
+class OutboxModel:
     """The part of `MemoryStore` that a relayer uses."""
 
     now_us: Callable[[], int]

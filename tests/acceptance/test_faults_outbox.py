@@ -15,13 +15,13 @@ from tests.outbox.web import Request, Web, response, web
 
 
 @activity
-async def announce(ctx: WorkflowContext, what: str, number: int) -> str:
+async def announce_one(ctx: WorkflowContext, what: str, number: int) -> str:
     return await send_event_transactional(ctx, what, "test", {"number": number})
 
 
 @workflow
-async def announcing(ctx: WorkflowContext, what: str, count: int) -> list[str]:
-    return [await announce(ctx, what, number) for number in range(count)]
+async def announcing_many(ctx: WorkflowContext, what: str, count: int) -> list[str]:
+    return [await announce_one(ctx, what, number) for number in range(count)]
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def test_W30_an_outage_longer_than_three_polls_loses_nothing(apps: Apps, b
     outages = iter([503, 500, 429, 408, 425, 404, 409, 502])
     broker.answer = lambda *_: response(next(outages, 202), retry_after="0")
     app = await apps.open(outbox_enabled=True, broker_url=broker.url, poll_seconds=0.05)
-    handle = await app.start(announcing, "announced", 1)
+    handle = await app.start(announcing_many, "announced", 1)
     (event_id,) = await handle.result(timeout=SOON)
     # Between two of them lies a jittered back-off; the test has no patience, so it turns back the clock.
     while len(broker.requests) < 9:
@@ -67,8 +67,8 @@ async def test_W31_events_that_are_refused_for_ever_block_no_others_and_can_be_r
 
     broker.answer = answer
     app = await apps.open(outbox_enabled=True, broker_url=broker.url, poll_seconds=0.05)
-    poisoned = await (await app.start(announcing, "poison", 12)).result(timeout=SOON)
-    good = await (await app.start(announcing, "good", 12)).result(timeout=SOON)
+    poisoned = await (await app.start(announcing_many, "poison", 12)).result(timeout=SOON)
+    good = await (await app.start(announcing_many, "good", 12)).result(timeout=SOON)
     await eventually(lambda: _statuses(tables, {"delivered", "dead"}))
     assert [event["id"] for event in received(broker) if event["type"] == "good"] == good
     letters = await app.dead_letters()
@@ -91,8 +91,8 @@ async def test_W31_an_instance_whose_events_are_put_off_delays_no_other(apps: Ap
     broker.answer = lambda request, _: response(503 if event_of(request)["type"] == "stuck" else 202)
     app = await apps.open(outbox_enabled=True, broker_url=broker.url, poll_seconds=0.05)
     for _ in range(10):
-        await app.start(announcing, "stuck", 3)
-    good = await (await app.start(announcing, "good", 20)).result(timeout=SOON)
+        await app.start(announcing_many, "stuck", 3)
+    good = await (await app.start(announcing_many, "good", 20)).result(timeout=SOON)
     await eventually(lambda: len([each for each in received(broker) if each["type"] == "good"]) == 20)
     assert [each["id"] for each in received(broker) if each["type"] == "good"] == good
     assert {each["data"]["number"] for each in received(broker) if each["type"] == "stuck"} <= {0}
@@ -157,8 +157,8 @@ async def test_W33_bytes_are_sent_as_they_are_with_their_content_type(apps: Apps
 async def test_W33_delivered_events_are_deleted_by_themselves(apps: Apps, broker: Web, tables: Tables) -> None:
     broker.answer = lambda request, _: response(400 if event_of(request)["type"] == "poison" else 202)
     app = await apps.open(outbox_enabled=True, broker_url=broker.url, poll_seconds=0.05, outbox_retention_seconds=0.5)
-    await (await app.start(announcing, "poison", 1)).result(timeout=SOON)
-    await (await app.start(announcing, "good", 3)).result(timeout=SOON)
+    await (await app.start(announcing_many, "poison", 1)).result(timeout=SOON)
+    await (await app.start(announcing_many, "good", 3)).result(timeout=SOON)
     await eventually(lambda: len(broker.requests) == 4)
     await eventually(lambda: _statuses(tables, {"dead"}))
     assert len(await tables.outbox()) == 1

@@ -1,4 +1,4 @@
-"""Promises R100-R106 and R121-R125, faults W41-W43: what the README says of HTTP, on a real server and a real app."""
+"""Promises R97-R106 and R121-R125, faults W41-W43: what the README says of HTTP, on a real server and a real app."""
 
 import asyncio
 import re
@@ -12,9 +12,9 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from edda import EddaApp, WorkflowContext, wait_timer, workflow
+from edda import EddaApp, WorkflowContext, wait_event, wait_timer, workflow
 from tests.acceptance.conftest import Apps
-from tests.acceptance.support import SOON
+from tests.acceptance.support import SOON, Tables, on_every_database
 
 CLOUD = {"content-type": "application/cloudevents+json"}
 
@@ -60,7 +60,7 @@ def demo(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 @workflow
-async def patient(ctx: WorkflowContext) -> None:
+async def kept_waiting(ctx: WorkflowContext) -> None:
     await wait_timer(ctx, duration_seconds=3600)
 
 
@@ -82,9 +82,92 @@ def test_R121_uvicorn_serves_the_app_and_ends_it_in_order(demo: tuple[subprocess
     assert "Traceback" not in rest
 
 
+@workflow
+async def awaiting_over_http(ctx: WorkflowContext, order_id: str) -> object:
+    event = await wait_event(ctx, "order.paid", match={"order_id": order_id})
+    return event.data
+
+
+def paid(id: str, **attributes: object) -> dict[str, object]:
+    return {"specversion": "1.0", "id": id, "source": "/shop", "type": "order.paid", **attributes}
+
+
+@on_every_database
+@pytest.mark.parametrize("path", ["/", "/any/path"])
+async def test_R097_R098_R103_an_event_on_any_path_is_stored_and_reaches_who_waits(apps: Apps, path: str) -> None:
+    app = await apps.open()
+    handle = await app.start(awaiting_over_http, order_id="7")
+    async with client_of(app) as client:
+        for id, order in (("1", "6"), ("2", "7")):
+            response = await client.post(path, json=paid(id, data={"order_id": order}), headers=CLOUD)
+            assert (response.status_code, response.content) == (202, b'{"status": "accepted"}')
+    assert await handle.result(timeout=SOON) == {"order_id": "7"}
+
+
+@on_every_database
+async def test_R102_W025_the_same_event_in_every_mode_is_one_row(apps: Apps, tables: Tables) -> None:
+    event = paid("1", data={"order_id": "7", "amount": 1.10}, subject="Grüße", time="2026-01-01T00:00:00Z", tenant=7)
+    binary = {f"ce-{name}": str(value) for name, value in event.items() if name != "data"}
+    binary |= {"ce-subject": "Gr%C3%BC%C3%9Fe", "content-type": "application/json"}
+    stored: list[tuple[object, ...]] = []
+    select = "SELECT id, source, type, subject, time, datacontenttype, data, extensions FROM edda_inbox"
+    app = await apps.open()
+    async with client_of(app) as client:
+        for _ in range(2):
+            for response in (
+                await client.post("/", json=event, headers=CLOUD),
+                await client.post("/", json=event["data"], headers=binary),
+                await client.post(
+                    "/", json=[event, event], headers={"content-type": "application/cloudevents-batch+json"}
+                ),
+            ):
+                assert response.status_code == 202
+                stored += await tables.rows(select)
+    assert len(stored) == 6
+    assert len(set(stored)) == 1
+
+
+@on_every_database
+async def test_whatever_the_parser_takes_the_database_takes(apps: Apps) -> None:
+    """Attributes at their limits, in characters of four bytes, with what is special to a database."""
+    long = "\U0001f600" * 255
+    app = await apps.open()
+    async with client_of(app) as client:
+        for event in (
+            paid("1", type="t" * 256),
+            paid("1", eddainstanceid="x" * 300),
+            paid("1", eddainstanceid="a\x00b"),
+            paid(long, source="/" + "s" * 1023, type=long, subject="'; DROP TABLE edda_inbox; --"),
+            paid("2", subject="\U0001f600" * 256, data="\x00\u2028\\", dataschema="urn:" + "x" * 1020),
+            paid("3", datacontenttype="text/plain", data="x" * 900_000),
+            paid("4", **{f"extension{n}": "x" * 1024 for n in range(20)}),
+            paid("5", data_base64="AAECAw==", datacontenttype="application/octet-stream"),
+        ):
+            response = await client.post("/", json=event, headers=CLOUD)
+            assert response.status_code in (202, 400, 404, 413), response.text
+            assert (await client.post("/", json=paid("z"), headers=CLOUD)).status_code == 202
+
+
+@on_every_database
+async def test_an_addressed_event_is_404_for_nobody_and_410_for_who_has_ended(apps: Apps) -> None:
+    @workflow
+    async def ends_at_once(ctx: WorkflowContext) -> None: ...
+
+    app = await apps.open()
+    ended, running = await app.start(ends_at_once), await app.start(kept_waiting)
+    await ended.result(timeout=SOON)
+    batch = [paid(str(n), eddainstanceid=target) for n, target in enumerate(("nobody", str(ended), str(running)))]
+    async with client_of(app) as client:
+        response = await client.post("/", json=batch, headers={"content-type": "application/cloudevents-batch+json"})
+        assert response.status_code == 207
+        assert [entry["status"] for entry in response.json()["events"]] == [404, 410, 202]
+        assert (await client.post("/", json=batch[0], headers=CLOUD)).status_code == 404
+        assert (await client.post("/", json=batch[1], headers=CLOUD)).status_code == 410
+
+
 async def test_R100_a_post_to_cancel_cancels_the_workflow(apps: Apps) -> None:
     app = await apps.open()
-    handle = await app.start(patient)
+    handle = await app.start(kept_waiting)
     async with client_of(app) as client:
         assert (await client.post(f"/cancel/{handle}")).status_code == 202
     with pytest.raises(Exception, match="was cancelled"):
@@ -111,7 +194,7 @@ async def test_R122_R124_W042_mounted_in_fastapi_it_takes_events_and_cancels(app
     app = await apps.open()
     api = FastAPI()
     api.mount("/workflows", app)
-    handle = await app.start(patient)
+    handle = await app.start(kept_waiting)
     async with client_of(api) as client:
         assert (await client.post("/workflows/any-path", content=b"{}", headers=CLOUD)).status_code == 400
         assert (await client.post(f"/workflows/cancel/{handle}")).status_code == 202

@@ -140,7 +140,6 @@ async def test_R021_a_workflow_is_started_by_its_start_method(apps: Apps) -> Non
     assert await (await apps.restart_at(gate, handle)).result(timeout=SOON) == "ORD-1"
 
 
-@pytest.mark.xfail(reason="HTTP is not built yet")
 async def test_R021_a_workflow_is_started_by_a_cloudevent(apps: Apps, tables: Tables) -> None:
     started: list[str] = []
 

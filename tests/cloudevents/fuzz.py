@@ -105,10 +105,10 @@ def run(seconds: int, corpus: Path) -> None:
         started = time.perf_counter()
         outcome(headers, body)
         took = time.perf_counter() - started
-        if took > SECONDS_MAX:
-            took = min(timed(headers, body) for _ in range(TRIES))
+        if took > slowest:
+            took = min(took, *(timed(headers, body) for _ in range(TRIES)))
             assert took <= SECONDS_MAX, f"{took:.3f} s for {len(data)} bytes"
-        slowest = max(slowest, took)
+            slowest = max(slowest, took)
         check(headers, body)
         if executions % 10_000 == 0:
             grown = mib() - before

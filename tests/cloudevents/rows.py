@@ -244,6 +244,7 @@ DATA = [
     ),
     carries("EDDA", "a tab in it", b"a/b;\tv=1 ", b"1", event(datacontenttype="a/b; v=1", blob=b"1")),
     carries("JSON 3.1", "not quite JSON", b"a/json+b", b"1", event(datacontenttype="a/json+b", blob=b"1")),
+    carries("JSON 3.1", "nor this", b"a/xjson", b"1", event(datacontenttype="a/xjson", blob=b"1")),
     carries("HTTP 3.1.1", "without a type nothing is assumed", None, b'{"a": 1}', event(blob=b'{"a": 1}')),
     carries("EDDA", "an empty type is none", b"", b"1", event(blob=b"1")),
     carries("CORE 3.1", "no media type", b"json", b"1", "invalid_attribute"),
@@ -361,4 +362,21 @@ BODIES = [
     carries("EDDA", "65 deep, in binary mode", b"a/json", b"[" * 65 + b"]" * 65, "too_deep"),
 ]
 
-ROWS = [*MODES, *HEADER_VALUES, *ATTRIBUTES, *EXTENSIONS, *DATA, *BODIES]
+TEXT_OF_DATA = [
+    whole(
+        "JSON 3.1",
+        "data that comes first",
+        b'{"data":{"a":",\\"id\\":","id":1.10},"id":"1","specversion":"1.0","source":"/s","type":"t"}',
+        event(datacontenttype=AS_JSON, json='{"a":",\\"id\\":","id":1.10}'),
+    ),
+    whole("JSON 3.1", "data in an attribute that is refused", b'{"a":{"data":1},"data":2}', "invalid_attribute"),
+    whole("JSON 3.1", "and after it", b'{"data":2,"a":{"data":1}}', "invalid_attribute"),
+    members(
+        "EDDA",
+        "escaped backslashes and quotes end no string",
+        r'"data": [ "\u005c" , "a  b\u0022 ", "\\" , "\\\"  c" ]',
+        event(datacontenttype=AS_JSON, json=r'["\\","a  b\" ","\\","\\\"  c"]'),
+    ),
+]
+
+ROWS = [*TEXT_OF_DATA, *MODES, *HEADER_VALUES, *ATTRIBUTES, *EXTENSIONS, *DATA, *BODIES]

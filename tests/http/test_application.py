@@ -7,8 +7,11 @@ import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edda.exceptions import DatabaseUnavailableError, ShuttingDownError
 from edda.http import BearerToken, HttpApp, HttpOptions
@@ -275,9 +278,17 @@ class Held:
 
 async def test_beyond_the_requests_in_flight_the_next_is_told_to_come_again(door: FakeDoor) -> None:
     app = HttpApp(door, options=HttpOptions(max_in_flight=2, retry_after_seconds=7))
-    held = [Held(app, f"10.0.0.{n}") for n in range(2)]
-    for request in held:
-        await request.reading.wait()
+    assert (await call(app, "POST", "/cancel/order-1")).status == 202
+    handled, may_go_on = asyncio.Semaphore(0), asyncio.Event()
+
+    async def before() -> None:
+        handled.release()
+        await may_go_on.wait()
+
+    door.before = before
+    under_way = [asyncio.create_task(call(app, "POST", "/cancel/order-1")) for _ in range(2)]
+    for _ in under_way:
+        await handled.acquire()
     response = await call(app, "POST", "/cancel/order-1")
     assert (response.status, response.json["error_type"], response.json["retryable"]) == (
         429,
@@ -286,12 +297,26 @@ async def test_beyond_the_requests_in_flight_the_next_is_told_to_come_again(door
     )
     assert response.headers["retry-after"] == "7"
     assert (await call(app, "GET", "/healthz")).status == 200
-    assert [await request.finish() for request in held] == [202, 202]
+    may_go_on.set()
+    assert [(await task).status for task in under_way] == [202, 202]
+    assert (await call(app, "POST", "/cancel/order-1")).status == 202
+
+
+async def test_slow_bodies_keep_nobody_out_whose_body_is_there(door: FakeDoor) -> None:
+    app = HttpApp(door, options=HttpOptions(max_in_flight=1, max_reading=4))
+    held = [Held(app, f"10.0.0.{n}") for n in range(3)]
+    for request in held:
+        await request.reading.wait()
+    assert (await call(app, "POST", "/cancel/order-1")).status == 202
+    held.append(Held(app, "10.0.0.4"))
+    await held[-1].reading.wait()
+    assert (await call(app, "POST", "/cancel/order-1")).status == 429
+    assert [await request.finish() for request in held] == [202] * 4
     assert (await call(app, "POST", "/cancel/order-1")).status == 202
 
 
 async def test_one_client_cannot_hold_more_than_its_share_of_the_places(door: FakeDoor) -> None:
-    app = HttpApp(door, options=HttpOptions(max_in_flight=10, max_reading_per_client=2))
+    app = HttpApp(door, options=HttpOptions(max_reading_per_client=2))
     held = [Held(app, "10.0.0.1") for _ in range(2)]
     for request in held:
         await request.reading.wait()
@@ -430,3 +455,37 @@ async def test_with_an_authorizer_the_token_decides_and_not_the_origin(door: Fak
     headers = {"origin": "https://shop.example", "host": "api.example", "authorization": "Bearer token-1"}
     app = HttpApp(door, authorizer=BearerToken("token-1"))
     assert (await call(app, "POST", "/cancel/order-1", headers=headers)).status == 202
+
+
+STEPS = st.sampled_from(["begin", "end", "cancel", "probe", "break", "mend"])
+
+
+@given(st.lists(STEPS, max_size=12))
+async def test_in_whatever_order_it_begins_ends_and_is_asked_it_is_open_or_says_that_it_is_not(
+    steps: list[str],
+) -> None:
+    door = FakeDoor()
+    door.running = {"order-1"}
+    app, over, begun = HttpApp(door), False, False
+    life = app._life
+    for step in steps:
+        if step in ("break", "mend"):
+            door.failure = DatabaseUnavailableError() if step == "break" else None
+        elif step == "begin":
+            over = False
+            with suppress(DatabaseUnavailableError):
+                await life.begin()
+            begun = begun or door.failure is None
+        elif step == "end":
+            over, begun = True, False
+            await life.end()
+        else:
+            works = not over and door.failure is None
+            path, method = ("/cancel/order-1", "POST") if step == "cancel" else ("/readyz", "GET")
+            response = await call(app, method, path)
+            assert (response.status < 300) == works
+            assert response.status < 300 or (response.status == 503 and response.json["retryable"])
+            begun = begun or works
+    initialised = [len(list(group)) for step, group in itertools.groupby(door.life) if step == "initialize"]
+    assert all(times == 1 for times in initialised)  # never twice without an end in between
+    assert begun == bool(door.life and door.life[-1] == "initialize")

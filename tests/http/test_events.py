@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -132,6 +133,21 @@ async def test_while_the_database_is_away_the_sender_is_told_to_come_again(app: 
         response = await post(app, content, headers)
         assert (response.status, response.json["retryable"]) == (503, True)
         assert "retry-after" in response.headers
+
+
+async def test_while_a_large_body_is_read_the_loop_answers_others(app: HttpApp, door: FakeDoor) -> None:
+    batch = [event(str(n), data=[{"sku": "x", "n": m} for m in range(400)]) for n in range(100)]
+    answers: list[str] = []
+
+    async def large() -> None:
+        answers.append(f"large {(await post(app, batch, BATCH)).status}")
+
+    async def small() -> None:
+        answers.append(f"small {(await call(app, 'GET', '/healthz')).status}")
+
+    await asyncio.gather(large(), small())
+    assert answers == ["small 200", "large 202"]
+    assert len(door.stored) == 100
 
 
 # -- batches ---------------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ async def serving(options: HttpOptions) -> AsyncIterator[Server]:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    async with serving(HttpOptions(max_body_bytes=4096, max_in_flight=4, max_reading_per_client=3)) as server:
+    async with serving(HttpOptions(max_body_bytes=4096, max_reading=8, max_reading_per_client=3)) as server:
         yield server
 
 

@@ -2,7 +2,10 @@
 
 from typing import assert_type
 
+from fastapi import FastAPI
 from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from edda import (
     EddaApp,
@@ -18,6 +21,7 @@ from edda import (
     wait_timer,
     workflow,
 )
+from edda.http import BearerToken, FirstOf, Grant, HttpOptions, Portal, StandardWebhooks
 
 
 class Receipt(BaseModel):
@@ -95,3 +99,15 @@ async def use() -> None:
         await app.handle(instance_id).cancel()
         await order.options(id="order-2").on(app).run("hat")
         assert_type([event.event_type for event in await handle.history()], list[str])
+
+
+def serve() -> None:
+    hooks = StandardWebhooks("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    tokens = BearerToken("token", Grant(token="another", name="billing", types=("payment.*",)))
+    app = EddaApp(authorizer=FirstOf(hooks, tokens), http=HttpOptions(max_in_flight=200))
+    FastAPI(lifespan=app.lifespan).mount("/workflows", app)
+    Starlette(routes=[Mount("/workflows", app)], lifespan=app.lifespan)
+    portal = Portal(app)
+    handle = portal.start(order, "hat", amount=9.5)
+    assert_type(handle, WorkflowHandle[Receipt])
+    assert_type(portal.call(handle.result()), Receipt)

@@ -17,7 +17,7 @@ def test_the_kinds_are_stored_so_their_values_never_change() -> None:
     assert {kind.value for kind in Kind} == {
         "WorkflowStarted", "WorkflowCompleted", "WorkflowFailed", "WorkflowCancelled", "WorkflowCompensationFailed",
         "ActivityCompleted", "ActivityFailed", "ActivityAttemptFailed", "ActivityUnknown",
-        "TimerFired", "EventReceived", "EventTimedOut", "EventSent",
+        "TimerFired", "EventReceived", "EventRejected", "EventTimedOut", "EventSent",
         "ChildStarted", "ChildCompleted", "ChildFailed", "ChildCancelled",
         "CompensationRegistered", "CompensationStarted", "CompensationExecuted", "CompensationFailed",
         "CompensationAttemptFailed", "RetryRequested", "Patched",

@@ -13,9 +13,10 @@ from typing import Final
 from edda.core.event import CloudEvent, Receipt
 from edda.core.lifecycle import ENDED, Status
 from edda.core.routing import EventKey, Fields, Route, event_key, fields_from, fields_text, route_of, routes_of
+from edda.core.subscription import Subscription
 from edda.storage.sql.dialects.base import Dialect
 from edda.storage.sql.rows import EVENT_LIST, inbox_event, inbox_row, insert, words
-from edda.storage.sql.schema import INBOX, INBOX_COLUMNS, INBOX_FIELDS, INBOX_ROUTE
+from edda.storage.sql.schema import INBOX, INBOX_COLUMNS, INBOX_FIELDS, INBOX_HANDLER, INBOX_ROUTE
 from edda.storage.sql.verb import Statement, Verb
 
 INSERT_EVENT: Final = insert("edda_inbox", INBOX_COLUMNS)
@@ -85,6 +86,23 @@ def insert_routes(
     )
     if rows:
         yield Statement(INSERT_ROUTE + dialect.if_absent_in(INBOX_ROUTE), rows, many=True)
+
+
+def subscribe(dialect: Dialect, subscriptions: Sequence[Subscription], *, lasting_us: int) -> Verb[None]:
+    """From now on, and for so long, events of these types start these workflows."""
+    now_us = yield from read_clock(dialect)
+    rows = [(one.type, one.workflow, one.takes, now_us + lasting_us) for one in sorted(subscriptions)]
+    columns = ("type", "workflow", "takes", "until_us")
+    yield Statement(insert("edda_inbox_handler", columns) + dialect.or_replace(INBOX_HANDLER), rows, many=True)
+
+
+def subscriptions_to(dialect: Dialect, types: Iterable[str], now_us: int) -> Verb[list[Subscription]]:
+    """The valid subscriptions to these types."""
+    condition, params = dialect.within("type", sorted(types))
+    rows, _ = yield Statement(
+        f"select type, workflow, takes from edda_inbox_handler where {condition} and until_us > ?", (*params, now_us)
+    )
+    return [Subscription(row[0], row[1], row[2]) for row in rows]
 
 
 def read_clock(dialect: Dialect) -> Verb[int]:

@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from edda.core.event import CloudEvent
 from edda.core.history import InstanceId
 from edda.core.routing import EventKey, Fields, Route, routes_of
+from edda.core.subscription import started_by
 from edda.storage.inbox import FOUND_MAX, WOKEN_MAX, InboxEvent, Look, Routed
-from edda.storage.sql.commits import lock
+from edda.storage.sql.commits import INSERT_INSTANCE, lock
 from edda.storage.sql.dialects.base import Dialect
-from edda.storage.sql.inbox import PAGE, insert_routes, known_fields, read_clock
+from edda.storage.sql.inbox import PAGE, insert_routes, known_fields, read_clock, subscriptions_to
 from edda.storage.sql.judge import MOVED_COLUMNS, wake
-from edda.storage.sql.rows import EVENT_LIST, inbox_event
+from edda.storage.sql.rows import EVENT_LIST, inbox_event, new_instance_row
 from edda.storage.sql.verb import Row, Statement, Verb
 
 Sets = Mapping[str, Sequence[Fields]]
@@ -69,15 +71,17 @@ def _wake(
             left = (key, *left)
         found = {key: found[key][:WOKEN_MAX]}
     woken = sorted({instance_id for waiting in found.values() for instance_id in waiting})
+    now_us = yield from read_clock(dialect)
+    started = yield from _start(dialect, [events[key].event for key in found], now_us)
     if woken:
-        yield from _wake_instances(dialect, woken)
+        yield from _wake_instances(dialect, woken, now_us)
     if done := sorted(key for key in found if key not in left):
         condition, params = dialect.within("event_key", done)
         yield Statement(f"update edda_inbox set routed = 1 where {condition}", params)
     for key in set(found) & set(left):
         yield Statement("update edda_inbox set woken_to = ? where event_key = ?", (found[key][-1], key))
     broadcasts = {events[key].event.type for key, waiting in found.items() if len(waiting) > 1}
-    return Routed(woken=tuple(woken), left=left, broadcasts=tuple(sorted(broadcasts)))
+    return Routed(woken=tuple(woken), left=left, started=started, broadcasts=tuple(sorted(broadcasts)))
 
 
 def _waiting(
@@ -115,8 +119,20 @@ def _waiting(
     return {key: sorted(waiting) for key, waiting in found.items()}
 
 
-def _wake_instances(dialect: Dialect, ids: Sequence[InstanceId]) -> Verb[None]:
-    now_us = yield from read_clock(dialect)
+def _start(dialect: Dialect, events: Sequence[CloudEvent], now_us: int) -> Verb[tuple[InstanceId, ...]]:
+    """The instances in which handlers of these events run."""
+    events = [event for event in events if event.target is None]
+    if not events:
+        return ()
+    known = yield from subscriptions_to(dialect, {event.type for event in events}, now_us)
+    news = sorted(started_by(event, one) for event in events for one in known if one.type == event.type)
+    if news:
+        rows = [new_instance_row(new, now_us) for new in news]
+        yield Statement(INSERT_INSTANCE + dialect.if_absent, rows, many=True)
+    return tuple(new.id for new in news)
+
+
+def _wake_instances(dialect: Dialect, ids: Sequence[InstanceId], now_us: int) -> Verb[None]:
     locked = yield from lock(dialect, ids)
     moved = wake(locked, now_us)
     if moved:

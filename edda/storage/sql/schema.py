@@ -218,7 +218,14 @@ INBOX_FIELDS: Final = Table(
 )
 """Sets of fields that waits for a type use; events accepted since then have a route for them."""
 
-TABLES: Final = (WORKER, INSTANCE, HISTORY, OUTBOX, WAIT, INBOX, INBOX_ROUTE, INBOX_FIELDS)
+INBOX_HANDLER: Final = Table(
+    "edda_inbox_handler",
+    (_key("type"), _key("workflow"), _text("takes"), _integer("until_us")),
+    key=("type", "workflow"),
+)
+"""The columns of `Subscription`, and until when it is valid: processes that know the workflow renew it."""
+
+TABLES: Final = (WORKER, INSTANCE, HISTORY, OUTBOX, WAIT, INBOX, INBOX_ROUTE, INBOX_FIELDS, INBOX_HANDLER)
 
 
 def _names(fields_: Iterable[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from edda.core.event import CloudEvent, Receipt
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
 from edda.core.routing import EventKey, Fields
+from edda.core.subscription import Subscription
 from edda.exceptions import StorageError
 from edda.storage.inbox import InboxEvent, Look, Routed
 from edda.storage.port import Claims, InstanceRow, LeaseLine, Notice, Reaped, UnknownOutcome, UserTransaction
@@ -110,6 +111,11 @@ class SqlStore(SqlOutbox):
 
     async def route(self, keys: Sequence[EventKey]) -> Routed:
         return await self.database.run("route", partial(mail.route, self._dialect, keys), lane=Lane.DESK)
+
+    async def subscribe(self, subscriptions: Collection[Subscription], *, lasting_us: int) -> None:
+        if subscriptions:
+            make = partial(inbox.subscribe, self._dialect, list(subscriptions), lasting_us=lasting_us)
+            await self.database.run("subscribe", make, lane=Lane.DESK)
 
     async def unrouted(self, *, older_than_us: int, limit: int) -> tuple[EventKey, ...]:
         make = partial(mail.unrouted, self._dialect, older_than_us=older_than_us, limit=limit)

@@ -1,0 +1,113 @@
+"""Handlers of events: workflows that an event starts, and functions that are called for each, durably and once."""
+
+import asyncio
+
+from edda import EddaApp, ReceivedEvent, RetryPolicy, WorkflowContext, send_event, workflow
+from edda.core.event import CloudEvent
+from tests.acceptance.conftest import Apps
+from tests.acceptance.support import SOON, eventually, on_every_database, reaches
+
+handled: list[object] = []
+
+
+@workflow(name="thing.ordered", event_handler=True)
+async def thing_ordered(ctx: WorkflowContext, order_id: str, amount: int = 1) -> str:
+    handled.append((order_id, amount))
+    return order_id
+
+
+def ordered(id: str, json: str = '{"order_id":"7","amount":2,"new":[]}') -> CloudEvent:
+    return CloudEvent(id=id, source="/shop", type="thing.ordered", json=json, datacontenttype="application/json")
+
+
+@on_every_database
+async def test_an_event_starts_the_workflow_of_its_name_once(apps: Apps) -> None:
+    handled.clear()
+    app = await apps.open()
+    await app.accept([ordered("1")])
+    await eventually(lambda: len(handled) == 1)
+    await app.accept([ordered("1"), ordered("2", '{"order_id":"8"}')])
+    await eventually(lambda: len(handled) == 2)
+    app = await apps.restart()
+    await app.accept([ordered("2")])
+    await asyncio.sleep(0.3)
+    assert handled == [("7", 2), ("8", 1)]
+
+
+async def test_an_event_whose_data_do_not_fit_is_set_aside_visibly(apps: Apps) -> None:
+    from edda.core.routing import event_key
+
+    app = await apps.open()
+    event = ordered("3", '{"order":1}')
+    await app.accept([event])
+    handle = app.handle(f"thing.ordered-{event_key(event)[:40]}")
+    assert await eventually(lambda: there(handle))
+    assert await reaches(handle, "quarantined") == "quarantined"
+    assert "order_id" in await handle.reason()
+
+
+@on_every_database
+async def test_a_handler_is_called_for_each_event_and_retried(apps: Apps) -> None:
+    calls: list[object] = []
+    app = EddaApp(db_url=apps.db_url)
+
+    @app.on_event("thing.paid", retry_policy=RetryPolicy(initial_interval=0.001))
+    async def paid(event: ReceivedEvent) -> None:
+        calls.append((event.id, event.source, event.data))
+        if calls.count(calls[-1]) == 1 and event.data == {"n": 1}:
+            raise RuntimeError("flaky")
+
+    @app.on_event("thing.paid", name="thing.paid/in a thread")
+    def paid_too(event: ReceivedEvent) -> None:
+        calls.append("thread")
+
+    async with app:
+        first = await send_event("thing.paid", "bank", {"n": 1})
+        await eventually(lambda: len(calls) == 3)
+        assert sorted(map(str, calls)) == sorted(map(str, [(first, "bank", {"n": 1})] * 2 + ["thread"]))
+        second = await send_event("thing.paid", "bank", b"\x00\xff", datacontenttype="application/x")
+        await eventually(lambda: len(calls) == 5)
+        assert (second, "bank", b"\x00\xff") in calls
+
+
+@on_every_database
+async def test_a_handler_that_fails_for_good_is_a_failed_instance(apps: Apps) -> None:
+    from edda.core.routing import event_key
+
+    app = EddaApp(db_url=apps.db_url)
+
+    @app.on_event("thing.broken", retry_policy=RetryPolicy(max_attempts=1))
+    async def broken(event: ReceivedEvent) -> None:
+        raise RuntimeError("for good")
+
+    async with app:
+        event = CloudEvent(id="1", source="x", type="thing.broken")
+        await app.accept([event])
+        handle = app.handle(f"thing.broken/broken-{event_key(event)[:40]}")
+        await eventually(lambda: there(handle))
+        assert await reaches(handle, "failed") == "failed"
+        assert "for good" in await handle.reason()
+
+
+@on_every_database
+async def test_what_a_receiver_stored_is_handled_by_who_knows_how(apps: Apps) -> None:
+    """The receiver knows no handlers; they were announced by a worker that is gone meanwhile."""
+    handled.clear()
+    await (await apps.open()).shutdown()
+    async with EddaApp(db_url=apps.db_url, workflows=[]) as receiver:
+        await receiver.accept([ordered("9")])
+        await asyncio.sleep(0.2)
+    assert handled == []
+    app = await apps.open()
+    await eventually(lambda: handled == [("7", 2)], within_seconds=SOON)
+    assert await app.accept([ordered("9")])
+
+
+async def there(handle: object) -> bool:
+    from edda.exceptions import InstanceNotFoundError
+
+    try:
+        await handle.status()  # type: ignore[attr-defined]
+    except InstanceNotFoundError:
+        return False
+    return True
