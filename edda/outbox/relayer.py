@@ -225,7 +225,7 @@ class Relayer:
         except Exception as error:
             answers = [Retry(f"{type(error).__name__}: {error}")] * len(batch)
         missing = len(batch) - len(answers)
-        return [*answers[: len(batch)], *[Retry("the sink gave no answer")] * missing]
+        return [*map(_understood, answers[: len(batch)]), *[Retry("the sink gave no answer")] * missing]
 
     def _call_ended(self, task: asyncio.Task[None]) -> None:
         batch = self._calls.pop(task)
@@ -317,6 +317,13 @@ class Relayer:
         while deleted == OUTBOX_LIMIT_MAX:
             deleted = await self._store.purge_outbox(age_us=age_us)
             await asyncio.sleep(PURGE_PAUSE_SECONDS)
+
+
+def _understood(answer: object) -> Answer:
+    """Sinks may be written by others."""
+    if isinstance(answer, Taken | Retry | Reject):
+        return answer
+    return Retry(f"the sink gave an answer that is none: {answer!r}")
 
 
 def _longer(seconds: float) -> float:

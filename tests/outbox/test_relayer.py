@@ -148,6 +148,14 @@ async def test_a_sink_that_answers_too_little_has_not_delivered_the_rest(bench: 
     assert sorted(map(bench.status, "abc")) == ["delivered", "pending", "pending"]
 
 
+async def test_an_answer_that_is_none_is_no_delivery(bench: Bench) -> None:
+    bench.post("a", 1)
+    sink = FakeSink(lambda _: True)
+    async with bench.relaying(sink):
+        await bench.settled(lambda: bool(sink.seen) and not bench.leased)
+    assert bench.status("a") == "pending"
+
+
 async def test_calls_and_batches_and_what_is_held_are_bounded(bench: Bench) -> None:
     for number in range(100):
         bench.post(f"i{number}", 1)

@@ -54,6 +54,16 @@ def _pairs(database: str, *, minutes: float) -> Run:
     )
 
 
+def _relay(database: str, *, minutes: float) -> Run:
+    return Run(
+        name=f"relay-{database}",
+        about="relayers killed and stopped, a broker on a bad day and then away for a minute",
+        module="tests.process.relay_test",
+        arguments=("--database", database, "--workflows", "600", "--seed", "{seed}"),
+        minutes=minutes,
+    )
+
+
 def _crash_matrix(database: str) -> Run:
     return Run(
         name=f"crash-matrix-{database}",
@@ -89,6 +99,9 @@ RUNS: Final = (
     _kill("sqlite", minutes=8),
     _kill("postgresql", "--no-presence", minutes=8),
     _kill("mysql", "--no-presence", minutes=8),
+    _relay("postgresql", minutes=4),
+    _relay("mysql", minutes=4),
+    _relay("sqlite", minutes=4),
 )
 
 
