@@ -107,6 +107,7 @@ class EddaApp:
         shutdown_grace_seconds: How long `shutdown()` waits for attempts under way.
         outbox_retention_seconds: After so long events that were delivered are deleted.
         loop_stall_seconds: An event loop that does not answer for so long is given up, with its lease.
+        notifications: Hints between processes by LISTEN and NOTIFY, on PostgreSQL; without them polls find everything.
         authorizer: Decides about every event and every cancel that comes over HTTP; see `edda.http`.
         http: `HttpOptions`: the limits of the HTTP face.
     """
@@ -135,6 +136,7 @@ class EddaApp:
         authorizer: Authorizer | None = None,
         http: HttpOptions | None = None,
         outbox_retention_seconds: float = 7 * 86400.0,
+        notifications: bool = True,
     ) -> None:
         _check_name(service_name)
         check_policy("default_retry_policy", default_retry_policy)
@@ -162,6 +164,7 @@ class EddaApp:
             "session_pool_size": session_pool_size,
             "session_hold_seconds": session_hold_seconds,
             "session_idle_seconds": max(1, round(lease_seconds)),
+            "notifications": notifications,
         }
         self._settings = Settings(
             lease=Lease(service=self.service_name, lease_seconds=lease_seconds, loop_stall_seconds=loop_stall_seconds),
@@ -532,6 +535,8 @@ class EddaApp:
             )
             await engine.store.enqueue([message])
             self._hint_relayer()
+            if self._relayer is None:
+                engine.store.hint()
             return draft.id
         await self._accept_one(draft.for_inbox(at_us=engine.environment.wall_us()))
         return draft.id

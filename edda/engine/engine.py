@@ -104,6 +104,7 @@ class Engine:
     async def begin(self) -> None:
         await self.store.open()
         await self.inbox.begin()
+        self.store.listen(self._hear)
         self._joining = asyncio.get_running_loop().create_task(self._join(), name="edda-join")
         done, _ = await asyncio.wait({self._joining}, timeout=REGISTRATION_SECONDS)
         if done:
@@ -186,7 +187,9 @@ class Engine:
             return await self.worker.start(new)
         while True:
             try:
-                return await self.store.create(new)
+                creation = await self.store.create(new)
+                self.store.hint()
+                return creation
             except UnknownOutcome as error:  # asked again, it finds what it made itself
                 log.warning("no answer to the start of %s, asking again: %s", new.id, error)
                 await asyncio.sleep(self.environment.jitter(ASK_AGAIN_SECONDS))
@@ -233,9 +236,17 @@ class Engine:
                 return unheard if unheard is not None and row is not None and done(row) else row
 
     def _poke_all(self, ids: Collection[InstanceId]) -> None:
-        """These were woken by this process."""
+        """These were woken by this process; another one may hold them, or have to claim them."""
         if self.worker is not None:
             self.worker.poke(ids)
+        if not all(map(self._runs_here, ids)):
+            self.store.hint()
+
+    def _hear(self) -> None:
+        """Another process says that there may be work."""
+        if self.worker is not None:
+            self.worker.look_now()
+        self._on_outbox()
 
     def ended(self, driver: Driver, end: End) -> None:
         self._results.ended(driver, end)

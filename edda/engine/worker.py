@@ -274,7 +274,9 @@ class Worker:
     async def start(self, new: NewInstance) -> Creation:
         """Create an instance and run it here at once, if there is room."""
         if self.room <= 0:
-            return (await self._committer.start(new))[0]
+            creation, _ = await self._committer.start(new)
+            self._store.hint()
+            return creation
         new = new.owned_by(WorkerId(self.id))
         self._starting[new.id] += 1
         try:
@@ -331,6 +333,13 @@ class Worker:
         if not self._stopping:
             self._wanted.update(dict.fromkeys(ids))
             self._hint.set()
+
+    def look_now(self) -> None:
+        """Something may be claimable, or may have woken what we hold; nobody knows what."""
+        if not self._stopping:
+            self._polled_us = 0
+            self._hint.set()
+            self._notice_hint.set()
 
     async def _claim_loop(self) -> None:
         delay = 0.0
@@ -502,8 +511,11 @@ class Worker:
                 self._adopt_new(child)
         if unowned := [child.id for child in commit.children if child.owner is None]:
             self.want(unowned)
-        if commit.wakes or commit.cancels:
-            self.poke((*commit.wakes, *commit.cancels))
+            self._store.hint()
+        if woken := (*commit.wakes, *commit.cancels):
+            self.poke(woken)
+            if not all(instance_id in self.drivers for instance_id in woken):
+                self._store.hint()
         if commit.posts:
             self._inbox.routable([event_key(post.event) for post in commit.posts])
 

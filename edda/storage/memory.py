@@ -83,6 +83,14 @@ class MemoryStore(InboxModel, OutboxModel):
     async def close(self) -> None:
         pass
 
+    # -- hints -------------------------------------------------------------------------------------------------------
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        pass
+
+    def hint(self) -> None:
+        pass
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def write(self, worker: WorkerId, batch: Batch) -> BatchOutcome:

@@ -160,6 +160,19 @@ class Store(InboxStore, OutboxStore, Protocol):
 
     async def close(self) -> None: ...
 
+    # -- hints -------------------------------------------------------------------------------------------------------
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` when another process gave a hint that there may be work, where the database can carry such.
+
+        Hints get lost: whoever listens must also poll.
+        """
+        ...
+
+    def hint(self) -> None:
+        """Tell other processes, soon and without fail or promise, that there may be work."""
+        ...
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def write(self, worker: WorkerId, batch: Batch) -> BatchOutcome:

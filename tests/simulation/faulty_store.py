@@ -187,6 +187,12 @@ class FaultyStore:
     async def close(self) -> None:
         pass
 
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Every hint is lost here."""
+
+    def hint(self) -> None:
+        pass
+
     def write(self, worker: WorkerId, batch: Batch) -> asyncio.Future[BatchOutcome]:
         operation = kind_of(batch)
         return self.call(operation, lambda: self.world.write(self.node, worker, batch, operation))

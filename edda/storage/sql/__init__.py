@@ -16,7 +16,12 @@ __all__ = ["open_store"]
 
 
 def open_store(
-    url: str, *, session_pool_size: int = 5, session_hold_seconds: float = 20.0, session_idle_seconds: int = 30
+    url: str,
+    *,
+    session_pool_size: int = 5,
+    session_hold_seconds: float = 20.0,
+    session_idle_seconds: int = 30,
+    notifications: bool = True,
 ) -> SqlStore:
     """The store for a database URL. Nothing is connected before `await store.open()`.
 
@@ -24,6 +29,7 @@ def open_store(
     `?pgbouncer=1`), `mysql://...`, `mariadb://...`; a driver's name as in `postgresql+asyncpg://` changes nothing.
     `ctx.session` has `session_pool_size` connections on a server, where a transaction that does nothing for
     `session_idle_seconds` is ended; on SQLite one transaction lasts `session_hold_seconds` at most.
+    `notifications`: hints between processes, on PostgreSQL.
     Raises `MissingExtraError` where the driver is not installed.
     """
     from edda.storage.sql.store import SqlStore
@@ -40,7 +46,10 @@ def open_store(
             from edda.storage.sql.postgresql_database import PostgresqlDatabase
 
             database = PostgresqlDatabase(
-                parsed, session_pool_size=session_pool_size, session_idle_seconds=session_idle_seconds
+                parsed,
+                session_pool_size=session_pool_size,
+                session_idle_seconds=session_idle_seconds,
+                notifications=notifications,
             )
         case "mysql":
             _need("asyncmy", what="MySQL and MariaDB", extra="mysql")

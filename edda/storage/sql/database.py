@@ -72,6 +72,14 @@ class Database(Protocol):
 
     def lease_line(self) -> LeaseLine: ...
 
+    def listen(self, heard: Callable[[], None]) -> None:
+        """See `Store.listen`."""
+        ...
+
+    def hint(self) -> None:
+        """See `Store.hint`."""
+        ...
+
     def session_lines(self) -> Lines:
         """Where `ctx.session` gets its transactions from. Imports SQLAlchemy."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edda.core.history import WorkerId
 from edda.exceptions import StorageError
 from edda.storage.sql.dialects.postgresql import PostgresqlDialect, presence_key
+from edda.storage.sql.postgresql_hints import PostgresqlHints
 from edda.storage.sql.runner import Runner, numbered
 from edda.storage.sql.server_database import SESSION_POOL_SIZE, ServerDatabase
 from edda.storage.sql.url import DatabaseUrl
@@ -35,12 +36,15 @@ class PostgresqlDatabase(ServerDatabase):
         *,
         session_pool_size: int = SESSION_POOL_SIZE,
         session_idle_seconds: int = SESSION_IDLE_SECONDS,
+        notifications: bool = True,
     ) -> None:
         if url.pgbouncer and url.schema is not None:
             raise StorageError("?schema= and ?pgbouncer=1 exclude each other: a pooler forgets which schema was chosen")
         super().__init__(url, PostgresqlDialect(), session_pool_size=session_pool_size)
         self.has_presence = not url.pgbouncer
         self._session_idle_seconds = session_idle_seconds
+        self._hints: PostgresqlHints | None = None
+        self._notifications = notifications and not url.pgbouncer  # a pooler hands no notifications on
 
     async def connect(self, *, in_transactions: bool = False) -> PostgresqlWire:
         del in_transactions  # asyncpg begins nothing by itself
@@ -72,6 +76,21 @@ class PostgresqlDatabase(ServerDatabase):
     def schema_verb(self) -> Verb[None] | None:
         """The tables may live in a schema of their own (`?schema=`)."""
         return _make_schema(self.url.schema) if self.url.schema is not None else None
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        if self._notifications:
+            self._hints = self._hints or PostgresqlHints(partial(self._connect, {}), schema=self.url.schema)
+            self._hints.listen(heard)
+
+    def hint(self) -> None:
+        if self._hints is not None:
+            self._hints.hint()
+
+    async def close(self) -> None:
+        if self._hints is not None:
+            hints, self._hints = self._hints, None
+            await hints.close()
+        await super().close()
 
     def presence_statement(self, worker: WorkerId) -> Statement:
         return Statement(f"select pg_try_advisory_lock({presence_key('?::text')})", (worker,))

@@ -154,6 +154,12 @@ class ServerDatabase:
     def present(self) -> Collection[WorkerId] | None:
         return None
 
+    def listen(self, heard: Callable[[], None]) -> None:
+        """By default there is nothing to hear, and the poll finds everything."""
+
+    def hint(self) -> None:
+        pass
+
     def lease_line(self) -> LeaseLine:
         return ServerLeaseLine(self)
 

@@ -226,6 +226,12 @@ class SqliteDatabase:
     def present(self) -> Collection[WorkerId] | None:
         return self.live if self.file_lock.is_held else None
 
+    def listen(self, heard: Callable[[], None]) -> None:
+        """There is one worker; what others store, its poll finds."""
+
+    def hint(self) -> None:
+        pass
+
     def lease_line(self) -> LeaseLine:
         return SqliteLeaseLine(self)
 

@@ -62,6 +62,14 @@ class SqlStore(SqlInbox, SqlOutbox):
             await lines.dispose()
         await self.database.close()
 
+    # -- hints -------------------------------------------------------------------------------------------------------
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        self.database.listen(heard)
+
+    def hint(self) -> None:
+        self.database.hint()
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def write(self, worker: WorkerId, batch: Batch) -> BatchOutcome:
