@@ -60,14 +60,15 @@ def _index(dialect: Dialect, missing: Sequence[InboxEvent], sets: Sets) -> Verb[
 def _wake(
     dialect: Dialect, events: Mapping[EventKey, InboxEvent], woken_to: Mapping[EventKey, str], sets: Sets
 ) -> Verb[Routed]:
-    found = yield from _waiting(dialect, events, woken_to, sets)
+    """Wake who waits for these events; where those are too many for one step, who waits for the first of them."""
+    found, more = yield from _waiting(dialect, events, woken_to, sets)
     left: tuple[EventKey, ...] = ()
-    if sum(map(len, found.values())) > WOKEN_MAX:
-        key = next(iter(events))
-        left = tuple(events)[1:]
-        if len(found[key]) > WOKEN_MAX:
-            left = (key, *left)
-        found = {key: found[key][:WOKEN_MAX]}
+    if more or len(set[InstanceId]().union(*found.values())) > WOKEN_MAX:
+        # Anew, for the first alone: a page that was cut off may show nothing of one event, and too little of others.
+        first, *others = events
+        found, more = yield from _waiting(dialect, {first: events[first]}, woken_to, sets)
+        left = (first, *others) if more else tuple(others)
+        found = {first: found[first][:WOKEN_MAX]}
     woken = sorted({instance_id for waiting in found.values() for instance_id in waiting})
     if woken:
         yield from _wake_instances(dialect, woken)
@@ -82,9 +83,10 @@ def _wake(
 
 def _waiting(
     dialect: Dialect, events: Mapping[EventKey, InboxEvent], woken_to: Mapping[EventKey, str], sets: Sets
-) -> Verb[dict[EventKey, list[InstanceId]]]:
-    """For each event, instances that wait for it, by id: all of them, or one more than a step may wake."""
+) -> Verb[tuple[dict[EventKey, list[InstanceId]], bool]]:
+    """For each event, instances that wait for it, by id; and whether there are more, of any of them."""
     found: dict[EventKey, set[InstanceId]] = {key: set() for key in events}
+    more = False
     by_route: dict[Route, list[EventKey]] = {}
     by_target: dict[str, list[EventKey]] = {}
     for key, stored in events.items():
@@ -101,6 +103,7 @@ def _waiting(
                 f"order by instance_id limit {WOKEN_MAX + 1}",
                 (*params, cursor),
             )
+            more = more or len(rows) > WOKEN_MAX
             for instance_id, waited in rows:
                 for key in by_route[waited]:
                     if woken_to[key] == cursor:
@@ -112,7 +115,7 @@ def _waiting(
             for key in by_target[instance_id]:
                 if events[key].event.type == waited:
                     found[key].add(instance_id)
-    return {key: sorted(waiting) for key, waiting in found.items()}
+    return {key: sorted(waiting) for key, waiting in found.items()}, more
 
 
 def _wake_instances(dialect: Dialect, ids: Sequence[InstanceId]) -> Verb[None]:
