@@ -73,6 +73,8 @@ class Inbox:
         self._incoming: deque[_Waiting] = deque()
         self._came = asyncio.Event()
         self._to_route: dict[EventKey, None] = {}
+        self._in_chunks: dict[EventKey, None] = {}
+        """Those that woke a chunk of instances, and have more to wake."""
         self._routable = asyncio.Event()
         self._broadcasts: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -180,21 +182,31 @@ class Inbox:
             try:
                 if self._subscriptions() != self._subscribed:  # a workflow was imported since
                     await self._subscribe()
-                if not self._to_route:
+                if not self._to_route and not self._in_chunks:
                     self.routable(await self._store.unrouted(older_than_us=LEFT_BEHIND_US, limit=ROUTE_MAX))
-                while self._to_route:
+                while self._to_route or self._in_chunks:
                     await self._route_some()
                 delay = 0.0
             except (StorageError, UnknownOutcome) as error:
-                log.warning("cannot lead %d events on: %s", len(self._to_route), error)
+                log.warning("cannot lead %d events on: %s", len(self._to_route) + len(self._in_chunks), error)
                 delay = min(delay * 2 + 0.05, RETRY_SECONDS_MAX)
                 await asyncio.sleep(self._environment.jitter(delay))
 
     async def _route_some(self) -> None:
-        keys = [key for key, _ in zip(self._to_route, range(ROUTE_MAX), strict=False)]
+        """One step for many events, and one for an event that goes to very many: neither waits for the other's end."""
+        if self._to_route:
+            await self._route([key for key, _ in zip(self._to_route, range(ROUTE_MAX), strict=False)])
+        if self._in_chunks:
+            await self._route([next(iter(self._in_chunks))])
+
+    async def _route(self, keys: Sequence[EventKey]) -> None:
         routed = await self._store.route(keys)
         for key in set(keys) - set(routed.left):
             self._to_route.pop(key, None)
+            self._in_chunks.pop(key, None)
+        if routed.woken and keys[0] in routed.left:
+            self._to_route.pop(keys[0], None)
+            self._in_chunks[keys[0]] = None
         if routed.woken or routed.started:
             self._poke((*routed.woken, *routed.started))
         for event_type in routed.broadcasts:
@@ -209,7 +221,7 @@ class Inbox:
             )
 
     async def _wait_for_more(self) -> None:
-        if self._to_route:
+        if self._to_route or self._in_chunks:
             return
         try:
             async with asyncio.timeout(self._environment.jitter(self._poll_seconds)):

@@ -96,7 +96,7 @@ class InboxModel:
         if unindexed:
             return Routed(left=tuple(chosen))
         found = {key: self._waiting(one) for key, one in chosen.items()}
-        if sum(map(len, found.values())) > WOKEN_MAX:
+        if len(set[InstanceId]().union(*found.values())) > WOKEN_MAX:
             return self._route_first(*next(iter(found.items())), left=tuple(chosen)[1:])
         for key in chosen:
             self.inbox[key].routed = True

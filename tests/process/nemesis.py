@@ -96,6 +96,7 @@ class Nemesis:
     directory: Path
     prefer: Callable[[], int | None] = lambda: None
     """The pid that most kills should go to, where one process is special."""
+    program: str = "tests.process.worker_main"
     boots: Callable[[int], bool] = lambda pid: True
     deeds: list[Deed] = field(default_factory=list[Deed])
     troubles: list[str] = field(default_factory=list[str])
@@ -107,7 +108,7 @@ class Nemesis:
     # -- life --------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        self._zygote = Zygote(errors=self.directory / "stderr-zygote")
+        self._zygote = Zygote(errors=self.directory / "stderr-zygote", program=self.program)
         self._slots = [Slot(number) for number in range(self.slots)]
         for slot in self._slots:
             self._spawn(slot)

@@ -21,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -74,13 +74,14 @@ class LogHandler(logging.Handler):
 class Ambush:
     """Kills or stops this process at a place of its choice, when a signal has armed it."""
 
-    def __init__(self, log: Log, random: Random) -> None:
+    def __init__(self, log: Log, random: Random, places: Sequence[str] = PLACES) -> None:
         self._log = log
         self._random = random
+        self._places = places
         self._armed: tuple[str, signal.Signals, float] | None = None
 
     def arm(self, deadly: signal.Signals) -> None:
-        place = self._random.choice(PLACES)
+        place = self._random.choice(self._places)
         self._armed = (place, deadly, time.monotonic() + AMBUSH_SECONDS)
         self._log("armed", place=place, signal=deadly.name)
 

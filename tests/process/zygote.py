@@ -133,10 +133,11 @@ class Child:
 class Zygote:
     """The test's side."""
 
-    def __init__(self, *, errors: Path) -> None:
+    def __init__(self, *, errors: Path, program: str) -> None:
+        """`program`: the module whose `run(arguments)` is the whole process."""
         with errors.open("ab") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.process.zygote"],
+                [sys.executable, "-m", "tests.process.zygote", program],
                 cwd=ROOT,
                 env=os.environ | {"PYTHONPATH": str(ROOT)},
                 stdin=subprocess.PIPE,
@@ -179,7 +180,7 @@ class Zygote:
 
 
 if __name__ == "__main__":
-    worker_main = import_module("tests.process.worker_main")
+    program = import_module(sys.argv[1])
     for module in PRELOADED:
         import_module(module)
-    serve(worker_main.run)
+    serve(program.run)

@@ -198,6 +198,27 @@ async def test_a_broadcast_to_many_goes_in_chunks_and_misses_nobody(world: World
     assert await route(world, paid("2")) == set(names)
 
 
+async def test_an_event_for_one_is_led_on_beside_one_for_very_many(world: World) -> None:
+    """The many have lower ids, so that they fill a page alone."""
+    names, last, shipped = [f"i{n:04d}" for n in range(WOKEN_MAX + 10)], "z", Criteria.of("order.shipped")
+    await world.start(*(new(name, owner=W1) for name in (*names, last)))
+    waits = (EventWait("wait:1", PAID.type, PAID.route),)
+    await world.write(*(commit(name, 1, row=PARKED, waits=waits) for name in names))
+    await world.write(commit(last, 1, row=PARKED, waits=(EventWait("wait:1", shipped.type, shipped.route),)))
+    events = [paid("1")._replace(type="order.shipped"), paid("2")]
+    await world.store.accept(events)
+    assert await route(world, *events) == {*names, last}
+
+
+async def test_who_waits_for_two_things_at_once_hides_nobody_from_a_broadcast(world: World) -> None:
+    names = [f"i{n:04d}" for n in range(WOKEN_MAX)]
+    twice = tuple(EventWait(f"wait:{n}", PAID.type, PAID.route) for n in (1, 2))
+    await world.start(*(new(name, owner=W1) for name in names))
+    await world.write(*(commit(name, 1, row=PARKED, waits=twice) for name in names))
+    await world.store.accept([paid("1")])
+    assert await route(world, paid("1")) == set(names)
+
+
 async def test_an_event_posted_with_a_commit_is_there_with_it_and_needs_routing(world: World) -> None:
     await wait(world, "a", PAID)
     await world.start(new("b", owner=W1))

@@ -147,10 +147,11 @@ def backfill(
 ) -> Verb[tuple[int, str] | None]:
     """Give one page of older events their route for these fields. Returns where to go on; None at the end."""
     rows, _ = yield Statement(
+        # The first comparison says where in the index to begin; what has an OR in it does not.
         f"select {EVENT_LIST} from edda_inbox where type = ? and accepted_at_us >= ? "
-        "and (accepted_at_us > ? or (accepted_at_us = ? and event_key > ?)) "
+        "and (accepted_at_us > ? or event_key > ?) "
         f"order by accepted_at_us, event_key limit {PAGE}",
-        (event_type, since_us, after[0], after[0], after[1]),
+        (event_type, max(since_us, after[0]), after[0], after[1]),
     )
     found: list[tuple[Route, int, EventKey]] = []
     for row in rows:
@@ -175,8 +176,9 @@ def backfill(
 def expire(dialect: Dialect, *, before_us: int, limit: int) -> Verb[int]:
     """Delete old events with their routes, but for those of instances that go on."""
     rows, _ = yield Statement(
-        f"select {EVENT_LIST} from edda_inbox where accepted_at_us < ? and (target is null or not exists "
-        f"(select 1 from edda_instance i where i.id = target and i.status not in ({words(ENDED)}))) "
+        # As a value and not as `not exists`: PostgreSQL would read all instances to have those of a page.
+        f"select {EVENT_LIST} from edda_inbox where accepted_at_us < ? and (target is null or coalesce("
+        f"(select i.status from edda_instance i where i.id = target), '{Status.COMPLETED}') in ({words(ENDED)})) "
         f"order by accepted_at_us, event_key limit {limit:d}",
         (before_us,),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from edda.core.event import CloudEvent
 from edda.core.history import InstanceId
@@ -62,14 +63,15 @@ def _index(dialect: Dialect, missing: Sequence[InboxEvent], sets: Sets) -> Verb[
 def _wake(
     dialect: Dialect, events: Mapping[EventKey, InboxEvent], woken_to: Mapping[EventKey, str], sets: Sets
 ) -> Verb[Routed]:
-    found = yield from _waiting(dialect, events, woken_to, sets)
+    """Wake who waits for these events; where those are too many for one step, who waits for the first of them."""
+    found, more = yield from _waiting(dialect, events, woken_to, sets)
     left: tuple[EventKey, ...] = ()
-    if sum(map(len, found.values())) > WOKEN_MAX:
-        key = next(iter(events))
-        left = tuple(events)[1:]
-        if len(found[key]) > WOKEN_MAX:
-            left = (key, *left)
-        found = {key: found[key][:WOKEN_MAX]}
+    if more or len(set[InstanceId]().union(*found.values())) > WOKEN_MAX:
+        # Anew, for the first alone: a page that was cut off may show nothing of one event, and too little of others.
+        first, *others = events
+        found, more = yield from _waiting(dialect, {first: events[first]}, woken_to, sets)
+        left = (first, *others) if more else tuple(others)
+        found = {first: found[first][:WOKEN_MAX]}
     woken = sorted({instance_id for waiting in found.values() for instance_id in waiting})
     now_us = yield from read_clock(dialect)
     started = yield from _start(dialect, [events[key].event for key in found], now_us)
@@ -86,9 +88,10 @@ def _wake(
 
 def _waiting(
     dialect: Dialect, events: Mapping[EventKey, InboxEvent], woken_to: Mapping[EventKey, str], sets: Sets
-) -> Verb[dict[EventKey, list[InstanceId]]]:
-    """For each event, instances that wait for it, by id: all of them, or one more than a step may wake."""
+) -> Verb[tuple[dict[EventKey, list[InstanceId]], bool]]:
+    """For each event, instances that wait for it, by id; and whether there are more, of any of them."""
     found: dict[EventKey, set[InstanceId]] = {key: set() for key in events}
+    more = False
     by_route: dict[Route, list[EventKey]] = {}
     by_target: dict[str, list[EventKey]] = {}
     for key, stored in events.items():
@@ -99,12 +102,13 @@ def _waiting(
                 by_route.setdefault(one, []).append(key)
     if by_route:
         for cursor in sorted({woken_to[key] for keys in by_route.values() for key in keys}):
-            condition, params = dialect.within("route", sorted(by_route))
+            condition, params = _of_routes(dialect, by_route)
             rows, _ = yield Statement(
                 f"select instance_id, route from edda_wait where {condition} and instance_id > ? "
                 f"order by instance_id limit {WOKEN_MAX + 1}",
                 (*params, cursor),
             )
+            more = more or len(rows) > WOKEN_MAX
             for instance_id, waited in rows:
                 for key in by_route[waited]:
                     if woken_to[key] == cursor:
@@ -116,7 +120,13 @@ def _waiting(
             for key in by_target[instance_id]:
                 if events[key].event.type == waited:
                     found[key].add(instance_id)
-    return {key: sorted(waiting) for key, waiting in found.items()}
+    return {key: sorted(waiting) for key, waiting in found.items()}, more
+
+
+def _of_routes(dialect: Dialect, routes: Iterable[Route]) -> tuple[str, tuple[Any, ...]]:
+    """Of a single route, rows come in the order of the index: a page is read, not all of them, and not sorted."""
+    one, *others = sorted(routes)
+    return dialect.within("route", [one, *others]) if others else ("route = ?", (one,))
 
 
 def _start(dialect: Dialect, events: Sequence[CloudEvent], now_us: int) -> Verb[tuple[InstanceId, ...]]:
@@ -210,7 +220,7 @@ def _look_by_route(
     if not by_route:
         return
     since_us = min(one.since_us for one in looks)
-    condition, params = dialect.within("route", sorted(by_route))
+    condition, params = _of_routes(dialect, by_route)
     rows, _ = yield Statement(
         "select route, accepted_at_us, event_key from edda_inbox_route "
         f"where {condition} and accepted_at_us >= ? order by accepted_at_us, event_key limit {PAGE}",
@@ -247,7 +257,8 @@ def _walk_route(one_route: Route, those: Sequence[Look], keys: Mapping[InstanceI
     while True:
         rows, _ = yield Statement(
             "select route, accepted_at_us, event_key from edda_inbox_route "
-            "where route = ? and (accepted_at_us > ? or (accepted_at_us = ? and event_key > ?)) "
+            # The first comparison says where in the index to begin; what has an OR in it does not.
+            "where route = ? and accepted_at_us >= ? and (accepted_at_us > ? or event_key > ?) "
             f"order by accepted_at_us, event_key limit {PAGE}",
             (one_route, at_us, at_us, key),
         )
@@ -279,7 +290,8 @@ def _fresh(dialect: Dialect, types: Iterable[str]) -> Verb[list[InboxEvent]]:
     """Events of these types that are on their way."""
     condition, params = dialect.within("type", sorted(types))
     rows, _ = yield Statement(
-        f"select {EVENT_LIST} from edda_inbox where routed = 0 and target is null and {condition} "
+        f"select {EVENT_LIST} from edda_inbox{dialect.by_unrouted_index} "
+        f"where routed = 0 and target is null and {condition} "
         "order by accepted_at_us, event_key",
         params,
     )

@@ -58,7 +58,7 @@ class PostgresqlHints:
             lost = asyncio.Event()
             try:
                 self._connection = connection = await self._connect()
-                connection.add_termination_listener(lambda _, lost=lost: lost.set())
+                connection.add_termination_listener(_setter(lost))
                 await connection.add_listener(self._channel, self._on_notification)
             except asyncio.CancelledError:
                 raise
@@ -94,3 +94,8 @@ class PostgresqlHints:
 
 def _nobody() -> None:
     pass
+
+
+def _setter(event: asyncio.Event) -> Callable[[object], None]:
+    """What asyncpg calls when the connection has ended."""
+    return lambda _: event.set()

@@ -84,6 +84,9 @@ class Dialect:
     by_head_index: ClassVar[str] = ""
     """The same for the index on the earliest pending message of an instance."""
 
+    by_unrouted_index: ClassVar[str] = ""
+    """The same for the index on events that have not been led on."""
+
     # -- statements --------------------------------------------------------------------------------------------------
 
     if_absent: ClassVar[str] = " on conflict do nothing"

@@ -40,6 +40,9 @@ class SqliteDialect(Dialect):
     # BEGIN IMMEDIATE is lock enough for migrations.
     find_schema_table = "select 1 from sqlite_master where type = 'table' and name = 'edda_schema'"
 
+    # Few events are in it at any time, which only statistics would tell, and those are made by nobody.
+    by_unrouted_index = " indexed by edda_inbox_unrouted"
+
     def within(self, column: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
         """One text for any number of values, so that the statement stays prepared, and no limit of parameters."""
         return f"{column} in (select value from json_each(?))", (json.dumps(list(values)),)
