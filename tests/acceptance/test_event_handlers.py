@@ -2,22 +2,32 @@
 
 import asyncio
 
-from edda import EddaApp, ReceivedEvent, RetryPolicy, WorkflowContext, send_event, workflow
+from edda import EddaApp, ReceivedEvent, RetryPolicy, WorkflowContext, activity, send_event, workflow
 from edda.core.event import CloudEvent
+from edda.core.routing import event_key
 from tests.acceptance.conftest import Apps
 from tests.acceptance.support import SOON, eventually, on_every_database, reaches
 
 handled: list[object] = []
 
 
+@activity
+async def handle_thing(ctx: WorkflowContext, order_id: str, amount: int) -> None:
+    handled.append((order_id, amount))
+
+
 @workflow(name="thing.ordered", event_handler=True)
 async def thing_ordered(ctx: WorkflowContext, order_id: str, amount: int = 1) -> str:
-    handled.append((order_id, amount))
+    await handle_thing(ctx, order_id, amount)
     return order_id
 
 
 def ordered(id: str, json: str = '{"order_id":"7","amount":2,"new":[]}') -> CloudEvent:
     return CloudEvent(id=id, source="/shop", type="thing.ordered", json=json, datacontenttype="application/json")
+
+
+def started_by_event(id: str) -> str:
+    return f"thing.ordered-{event_key(ordered(id))[:40]}"
 
 
 @on_every_database
@@ -28,6 +38,7 @@ async def test_an_event_starts_the_workflow_of_its_name_once(apps: Apps) -> None
     await eventually(lambda: len(handled) == 1)
     await app.accept([ordered("1"), ordered("2", '{"order_id":"8"}')])
     await eventually(lambda: len(handled) == 2)
+    await reaches(app.handle(started_by_event("2")), "completed")
     app = await apps.restart()
     await app.accept([ordered("2")])
     await asyncio.sleep(0.3)
@@ -35,12 +46,10 @@ async def test_an_event_starts_the_workflow_of_its_name_once(apps: Apps) -> None
 
 
 async def test_an_event_whose_data_do_not_fit_is_set_aside_visibly(apps: Apps) -> None:
-    from edda.core.routing import event_key
-
     app = await apps.open()
     event = ordered("3", '{"order":1}')
     await app.accept([event])
-    handle = app.handle(f"thing.ordered-{event_key(event)[:40]}")
+    handle = app.handle(started_by_event("3"))
     assert await eventually(lambda: there(handle))
     assert await reaches(handle, "quarantined") == "quarantined"
     assert "order_id" in await handle.reason()
@@ -72,8 +81,6 @@ async def test_a_handler_is_called_for_each_event_and_retried(apps: Apps) -> Non
 
 @on_every_database
 async def test_a_handler_that_fails_for_good_is_a_failed_instance(apps: Apps) -> None:
-    from edda.core.routing import event_key
-
     app = EddaApp(db_url=apps.db_url)
 
     @app.on_event("thing.broken", retry_policy=RetryPolicy(max_attempts=1))
