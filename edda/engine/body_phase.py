@@ -35,7 +35,7 @@ from edda.engine.records import (
     record_survivor,
     record_timed_out,
 )
-from edda.engine.replies import Reply, misfit, reply_to
+from edda.engine.replies import Reply, misfit, received_event, reply_to
 from edda.engine.settling import SettlingPhase
 from edda.engine.step import Step
 from edda.exceptions import EddaError, NondeterminismError
@@ -277,7 +277,9 @@ class BodyPhase:
             return
         self._events.forget(call)
         event = record_received(self._instance, call, found)
-        self._body.answer(event, call, reply_to(call, event).value, None)
+        received = received_event(call, event)
+        self._instance.tell("on_event_received", self._instance.id, call.name, received.data)
+        self._body.answer(event, call, received, None)
 
     def _deliver_timeout(self, call: Call) -> None:
         if not call.waiting:  # given up, or answered by an event that came in time

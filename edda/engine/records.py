@@ -275,6 +275,7 @@ def post(instance: Instance, drafts: Sequence[EventDraft], *, at_us: int) -> Non
     """Send events, to our own inbox or to the outside, as part of the row that is drafted next."""
     seq = instance.journal.next_seq
     for ordinal, draft in enumerate(drafts):
+        instance.tell("on_event_sent", draft.event.type, draft.event.source, draft.event.data)
         if draft.event.to_outbox:
             instance.draft.outbox.append(draft.message(instance_id=instance.id, seq=seq, ordinal=ordinal, at_us=at_us))
         else:

@@ -359,6 +359,27 @@ async def test_many_events_for_one_type_reach_their_instances(apps: Apps) -> Non
     assert [await handle.result(timeout=SOON) for handle in handles] == list(range(50))
 
 
+async def test_hooks_hear_of_events_sent_and_received_once_each(apps: Apps) -> None:
+    heard: list[tuple[str, ...]] = []
+
+    class Hooks:
+        async def on_event_sent(self, event_type: str, event_source: str, event_data: object) -> None:
+            heard.append(("sent", event_type, event_source, str(event_data)))
+
+        async def on_event_received(self, instance_id: str, event_type: str, event_data: object) -> None:
+            heard.append(("received", event_type, str(event_data)))
+
+    @workflow
+    async def to_itself(ctx: WorkflowContext) -> object:
+        await send_event("to.itself", "me", {"n": 1})
+        return (await wait_event(ctx, "to.itself")).data
+
+    handle = await (await apps.open(hooks=Hooks(), max_residents=0)).start(to_itself)
+    assert await handle.result(timeout=SOON) == {"n": 1}
+    await eventually(lambda: len(heard) == 2)
+    assert sorted(heard) == [("received", "to.itself", "{'n': 1}"), ("sent", "to.itself", "me", "{'n': 1}")]
+
+
 async def all_waiting(handles: list[object]) -> bool:
     return all([await handle.status() == "waiting_for_event" for handle in handles])  # type: ignore[attr-defined]
 
