@@ -9,11 +9,13 @@ from edda import (
     ConflictError,
     EddaApp,
     RetryPolicy,
+    SerializationError,
     WorkflowContext,
     activity,
     compensation,
     on_failure,
     register_compensation,
+    send_event,
     wait_timer,
     workflow,
 )
@@ -254,3 +256,21 @@ async def test_an_activity_may_undo_another_one(apps: Apps) -> None:
     with pytest.raises(RuntimeError, match="declined"):
         await handle.result(timeout=SOON)
     assert undone == [5]
+
+
+async def test_an_event_that_nobody_could_receive_is_refused_where_it_is_sent(apps: Apps) -> None:
+    await apps.open()
+    for event_type, source in (
+        ("", "x"),
+        ("a b", "x"),
+        ("a", "my source"),
+        ("a", "x\n"),
+        ("a" * 256, "x"),
+        ("a", "\ud800"),
+    ):
+        with pytest.raises(ValueError, match="must"):
+            await send_event(event_type, source, {})
+    with pytest.raises(SerializationError, match="JSON"):
+        await send_event("a", "x", {"n": float("nan")})
+    with pytest.raises(SerializationError, match="JSON"):
+        await send_event("a", "x", {"o": object()})
