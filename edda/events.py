@@ -203,7 +203,7 @@ class Event(Generic[T]):
 
 
 def _named(what: str, name: object) -> str:
-    """A type or a source that every receiver will take: CloudEvents allow neither control characters nor, here, spaces."""
+    """A type or a source that every receiver will take."""
     if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX:
         raise ValueError(f"{what} must be a text of 1 to {NAME_MAX} characters, not {described(name)}")
     if any(letter.isspace() or not letter.isprintable() for letter in name):
