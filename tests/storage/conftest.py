@@ -12,7 +12,7 @@ from edda.storage.memory import MemoryStore
 from edda.storage.sql import open_store
 from edda.storage.sql.store import SqlStore
 from tests.databases import available, fresh_database
-from tests.storage.support import wipe
+from tests.storage.support import W1, World, wipe
 
 KINDS = [
     "memory",
@@ -48,6 +48,17 @@ async def store(request: pytest.FixtureRequest, urls: dict[str, str]) -> AsyncIt
         return
     async with opened(url_of(urls, request.param)) as found:
         yield found
+
+
+@pytest.fixture
+async def world(store: Any) -> AsyncIterator[World]:
+    """A store of each kind with one worker in it."""
+    world = World(store)
+    await world.worker(W1)
+    try:
+        yield world
+    finally:
+        await world.close()
 
 
 @pytest.fixture(params=SERVERS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -30,16 +29,6 @@ COMMITTED, WOKEN, CANCEL_FIRST, CLAIM_LOST = Verdict
 PARKED = Park(status=Status.WAITING_FOR_EVENT, reason="event paid", due_us=NEVER, seen_wakes=0)
 COMPLETED = End(status=Status.COMPLETED, output="42", unless_cancelled=True)
 ODD = "ÄÖ😀 '\"\\%s ? \n\t€"
-
-
-@pytest.fixture
-async def world(store: Any) -> AsyncIterator[World]:
-    world = World(store)
-    await world.worker(W1)
-    try:
-        yield world
-    finally:
-        await world.close()
 
 
 # -- starting -------------------------------------------------------------------------------------------------------

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import pytest
 
 from edda.core.commit import Commit, End, EventWait, Park, Post
 from edda.core.event import TARGET, CloudEvent, Receipt
@@ -19,16 +17,6 @@ STORED, DUPLICATE, NO_SUCH_INSTANCE, INSTANCE_ENDED = Receipt
 PARKED = Park(status=Status.WAITING_FOR_EVENT, reason="event order.paid", due_us=NEVER, seen_wakes=0)
 PAID = Criteria.of("order.paid")
 ALWAYS = 0
-
-
-@pytest.fixture
-async def world(store: Any) -> AsyncIterator[World]:
-    world = World(store)
-    await world.worker(W1)
-    try:
-        yield world
-    finally:
-        await world.close()
 
 
 def paid(id: str = "1", *, data: object = None, target: str | None = None, **more: Any) -> CloudEvent:
