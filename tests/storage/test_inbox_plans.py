@@ -99,7 +99,11 @@ async def learn_anew(world: World) -> None:
 
 VERBS: dict[str, tuple[Callable[[World], Any], str, set[str]]] = {
     # What runs; a part of the statement that is meant; the indexes that it may go by ("PRIMARY": that of the key).
-    "accept": (lambda w: w.store.accept([paid(EVENTS + 1)]), "from edda_inbox where", {"PRIMARY"}),
+    "accept": (
+        lambda w: w.store.accept([paid(EVENTS + 1)]),
+        "from edda_inbox where",
+        {"PRIMARY", "edda_inbox_accepted"},
+    ),
     "accept for one": (
         lambda w: w.store.accept([paid(EVENTS + 2, target="i00001")]),
         "from edda_instance where",

@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 
 from edda.core.commit import Batch, Commit, End, Park, Verdict
+from edda.core.event import CloudEvent, Receipt
 from edda.core.history import WorkerId
 from edda.core.lifecycle import Status
 from edda.storage.port import Fenced, UnknownOutcome
 from edda.storage.sql import commits, open_store
 from edda.storage.sql.server_database import ServerDatabase
 from edda.storage.sql.store import SqlStore
-from tests.storage.support import W1, W2, World, commit, iid, message, new, select
+from tests.storage.support import FAR, W1, W2, World, commit, iid, message, new, select
 
 SOON_SECONDS = 0.25
 """Long enough for a verb that waits for nobody, on a busy machine."""
@@ -406,3 +407,29 @@ async def test_a_duplicate_in_flight_is_waited_for_and_then_lost(two: Two) -> No
         (Verdict.COMMITTED, Verdict.COMMITTED),
         (Verdict.CLAIM_LOST, Verdict.COMMITTED),
     }
+
+
+# -- the same event, twice at once -----------------------------------------------------------------------------------
+
+
+async def test_an_event_that_two_store_at_once_is_stored_and_found_once(two: Two) -> None:
+    """And expires whole: a route with another time than the event's would stay for ever."""
+    number = 0
+    for place in range(await stops(two, "accept", lambda: two.first.store.accept([_paid("count")]))):
+        event = _paid(str(number := number + 1))
+        receipts = await interleave(
+            two,
+            "accept",
+            place,
+            lambda event=event: two.first.store.accept([event]),
+            lambda event=event: two.second.store.accept([event]),
+        )
+        assert (Receipt.STORED,) in receipts
+    routed = await select(two.second.store, "select event_key, count(*) from edda_inbox_route group by event_key")
+    assert [count for _, count in routed] == [1] * (number + 1)
+    assert await two.second.store.expire(before_us=FAR, limit=100) == number + 1
+    assert await select(two.second.store, "select * from edda_inbox_route") == []
+
+
+def _paid(name: str) -> CloudEvent:
+    return CloudEvent(name, "/shop", "order.paid")

@@ -27,43 +27,53 @@ PAGE: Final = 1000
 
 def accept(dialect: Dialect, events: Sequence[CloudEvent]) -> Verb[tuple[Receipt, ...]]:
     """Store events that are not there yet, with their routes."""
-    now_us = yield from read_clock(dialect)
-    known = yield from _known(dialect, [event_key(event) for event in events])
-    addressees = yield from _addressees(dialect, [event.target for event in events if event.target is not None])
+    first: dict[EventKey, CloudEvent] = {}
+    for event in events:
+        first.setdefault(event_key(event), event)
+    refused = yield from _refused(dialect, first)
+    fresh = {key: event for key, event in first.items() if key not in refused}
+    stored = (yield from _store(dialect, fresh)) if fresh else set[EventKey]()
     receipts: list[Receipt] = []
-    fresh: dict[EventKey, CloudEvent] = {}
     for event in events:
         key = event_key(event)
-        receipt = Receipt.DUPLICATE if key in known or key in fresh else _receipt(event, addressees)
-        receipts.append(receipt)
-        if receipt is Receipt.STORED:
-            fresh[key] = event
-    if fresh:
-        yield from _store(dialect, fresh, now_us)
+        receipts.append(refused.get(key) or (Receipt.STORED if key in stored else Receipt.DUPLICATE))
+        stored.discard(key)  # the same once more
     return tuple(receipts)
 
 
-def _receipt(event: CloudEvent, addressees: Mapping[str, Status]) -> Receipt:
-    if event.target is None:
-        return Receipt.STORED
-    if event.target not in addressees:
-        return Receipt.NO_SUCH_INSTANCE
-    return Receipt.INSTANCE_ENDED if addressees[event.target] in ENDED else Receipt.STORED
+def _refused(dialect: Dialect, events: Mapping[EventKey, CloudEvent]) -> Verb[dict[EventKey, Receipt]]:
+    """Those addressed to an instance that takes no events, unless they came before: then they are duplicates."""
+    targets = {key: event.target for key, event in events.items() if event.target is not None}
+    addressees = yield from _addressees(dialect, list(targets.values()))
+    refused: dict[EventKey, Receipt] = {}
+    for key, target in targets.items():
+        if target not in addressees:
+            refused[key] = Receipt.NO_SUCH_INSTANCE
+        elif addressees[target] in ENDED:
+            refused[key] = Receipt.INSTANCE_ENDED
+    if refused:
+        condition, params = dialect.within("event_key", sorted(refused))
+        rows, _ = yield Statement(f"select event_key from edda_inbox where {condition}", params)
+        for (key,) in rows:
+            refused[key] = Receipt.DUPLICATE
+    return refused
 
 
-def _store(dialect: Dialect, fresh: Mapping[EventKey, CloudEvent], now_us: int) -> Verb[None]:
-    sets = yield from known_fields(dialect, {event.type for event in fresh.values()})
+def _store(dialect: Dialect, fresh: Mapping[EventKey, CloudEvent]) -> Verb[set[EventKey]]:
+    """Returns which of them were not there. Others may store the same at the same moment: only one gives it routes,
+    with the time that stands in its row, or expiry would not find them again."""
+    sets, now_us = yield from _fields_and_clock(dialect, {event.type for event in fresh.values()})
     rows = [
         inbox_row(event, now_us, key=key, indexed=len(sets.get(event.type, ()))) for key, event in sorted(fresh.items())
     ]
     yield Statement(INSERT_EVENT + dialect.if_absent_in(INBOX), rows, many=True)
-    yield from insert_routes(dialect, [(key, now_us, event) for key, event in fresh.items()], sets)
-
-
-def _known(dialect: Dialect, keys: Sequence[EventKey]) -> Verb[set[EventKey]]:
-    condition, params = dialect.within("event_key", keys)
-    rows, _ = yield Statement(f"select event_key from edda_inbox where {condition}", params)
-    return {row[0] for row in rows}
+    condition, params = dialect.within("event_key", sorted(fresh))
+    found, _ = yield Statement(
+        f"select event_key from edda_inbox where {condition} and accepted_at_us = ?", (*params, now_us)
+    )
+    stored = {EventKey(row[0]) for row in found}
+    yield from insert_routes(dialect, [(key, now_us, fresh[key]) for key in stored], sets)
+    return stored
 
 
 def _addressees(dialect: Dialect, targets: Sequence[str]) -> Verb[dict[str, Status]]:
@@ -115,12 +125,22 @@ def read_clock(dialect: Dialect) -> Verb[int]:
 
 def known_fields(dialect: Dialect, types: Iterable[str]) -> Verb[dict[str, list[Fields]]]:
     """The sets of fields that waits for these types use."""
-    condition, params = dialect.within("type", sorted(types))
-    rows, _ = yield Statement(f"select type, fields from edda_inbox_fields where {condition}", params)
+    sets, _ = yield from _fields_and_clock(dialect, types)
+    return sets
+
+
+def _fields_and_clock(dialect: Dialect, types: Iterable[str]) -> Verb[tuple[dict[str, list[Fields]], int]]:
+    """With the time, which whoever stores an event needs, too: in one question."""
+    condition, params = dialect.within("f.type", sorted(types))
+    rows, _ = yield Statement(
+        f"select {dialect.now}, f.type, f.fields from (select 1) one left join edda_inbox_fields f on {condition}",
+        params,
+    )
     found: dict[str, list[Fields]] = {}
-    for event_type, text in rows:
-        found.setdefault(event_type, []).append(fields_from(text))
-    return found
+    for _, event_type, text in rows:
+        if event_type is not None:
+            found.setdefault(event_type, []).append(fields_from(text))
+    return found, int(rows[0][0])
 
 
 def announce_fields(dialect: Dialect, event_type: str, fields: Fields, *, since_us: int) -> Verb[int | None]:
