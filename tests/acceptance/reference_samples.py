@@ -1,7 +1,8 @@
 """The code of the reference's README, as it stands there (indentation restored), and what each sample lacks to run.
 
 A sample runs as a program whose top level may await. Before it comes `given`: the imports and the outside world that
-the README takes for granted; after it `then`, which uses what it defines.
+the README takes for granted; after it `then`, which uses what it defines. A sample that uses `ctx` without defining it
+is what stands in a workflow: it becomes the body of one, `in_a_workflow`, and `returns` is its result.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ class Sample:
     given: str = ""
     then: str = ""
     needs: str = "sqlite"
+    returns: str = ""
 
 
 QUICK_START = Sample(
@@ -526,6 +528,218 @@ assert printed == [
 """,
 )
 
+CLOUD_EVENTS = Sample(
+    """
+from edda import EddaApp
+
+app = EddaApp(
+    db_url="sqlite:///workflow.db",
+    service_name="order-service",
+    outbox_enabled=True  # Enable transactional outbox
+)
+
+# Accepts CloudEvents at any HTTP path
+""",
+    then="""
+from edda import wait_event, workflow, WorkflowContext
+
+@workflow
+async def paid(ctx: WorkflowContext):
+    return (await wait_event(ctx, "payment.completed")).data
+
+async with app:
+    handle = await paid.start()
+    assert await post(app, "/any/path/at/all", "payment.completed", {"amount": 5}) == 202
+    assert await handle.result(timeout=15) == {"amount": 5}
+    assert await post(app, "/", "nobody.waits.for.it", {}) == 202
+    assert await post(app, "/", "", {}) == 400
+""",
+)
+
+EVENT_WAITING = Sample(
+    """
+from edda import workflow, wait_event, send_event, WorkflowContext
+
+@workflow
+async def payment_workflow(ctx: WorkflowContext, order_id: str):
+    # Send payment request event
+    await send_event("payment.requested", "payment-service", {"order_id": order_id})
+
+    # Wait for payment completion event (process-releasing)
+    payment_event = await wait_event(ctx, "payment.completed")
+    return payment_event.data
+""",
+    then="""
+@workflow
+async def payment_service(ctx: WorkflowContext):
+    return (await wait_event(ctx, "payment.requested")).data
+
+async with EddaApp(db_url="sqlite:///workflow.db") as app:
+    service = await app.start(payment_service)
+    handle = await app.start(payment_workflow, "ORD-1")
+    assert await service.result(timeout=15) == {"order_id": "ORD-1"}
+    await reaches(handle, "waiting_for_event")
+async with EddaApp(db_url="sqlite:///workflow.db") as app:
+    await send_event("payment.completed", "bank", {"amount": 5})
+    assert await app.handle(handle).result(timeout=15) == {"amount": 5}
+assert await table("SELECT type FROM edda_inbox ORDER BY accepted_at_us") == [
+    ("payment.requested",), ("payment.completed",),
+]
+""",
+)
+
+TIMER_WAITING = Sample(
+    """
+from edda import wait_timer
+
+@workflow
+async def order_with_timeout(ctx: WorkflowContext, order_id: str):
+    # Create order
+    await create_order(ctx, order_id)
+
+    # Wait 60 seconds for payment
+    await wait_timer(ctx, duration_seconds=60)
+
+    # Check payment status
+    return await check_payment(ctx, order_id)
+""",
+    given="""
+from edda import activity, workflow, WorkflowContext
+runs = []
+
+@activity
+async def create_order(ctx: WorkflowContext, order_id: str):
+    runs.append("create_order")
+
+@activity
+async def check_payment(ctx: WorkflowContext, order_id: str):
+    runs.append("check_payment")
+    return "paid"
+""",
+    then="""
+async with EddaApp(db_url="sqlite:///workflow.db") as app:
+    handle = await app.start(order_with_timeout, "ORD-1")
+    await reaches(handle, "waiting_for_timer")
+((due_us,),) = await table("SELECT claimable_at_us FROM edda_instance")
+assert 50 < due_us / 1e6 - time.time() <= 60
+await seconds_pass(60)
+async with EddaApp(db_url="sqlite:///workflow.db") as app:
+    assert await app.handle(handle).result(timeout=15) == "paid"
+assert runs == ["create_order", "check_payment"]
+""",
+)
+
+ASGI_MOUNT = Sample(
+    """
+from fastapi import FastAPI
+from edda import EddaApp
+
+# Create FastAPI app
+api = FastAPI()
+
+# Create Edda app
+edda_app = EddaApp(db_url="sqlite:///workflow.db")
+
+# Mount Edda at /workflows path
+api.mount("/workflows", edda_app)
+
+# Now Edda handles all requests under /workflows/*
+# POST /workflows/any-path -> CloudEvents handler
+# POST /workflows/cancel/{instance_id} -> Cancellation
+""",
+    then="""
+from edda import wait_event, workflow, WorkflowContext
+
+@workflow
+async def paid(ctx: WorkflowContext):
+    return (await wait_event(ctx, "payment.completed")).data
+
+assert await post(api, "/workflows/any-path", "nobody.waits", {}) == 202  # and with that the app has begun
+one, other = await paid.start(), await paid.start()
+assert await post(api, f"/workflows/cancel/{other}", None, None) == 202
+await reaches(other, "cancelled")
+assert await post(api, "/workflows/any-path", "payment.completed", {"amount": 5}) == 202
+assert await one.result(timeout=15) == {"amount": 5}
+await edda_app.shutdown()
+""",
+)
+
+MESSAGES = """
+from edda import workflow, WorkflowContext
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+file = descriptor_pb2.FileDescriptorProto(name="orders.proto", syntax="proto3")
+for name in ("OrderCreated", "PaymentCompleted"):
+    message = file.message_type.add(name=name)
+    message.field.add(name="order_id", number=1, type=9, label=1)
+    message.field.add(name="amount", number=2, type=1, label=1)
+pool = descriptor_pool.DescriptorPool()
+pool.Add(file)
+OrderCreated, PaymentCompleted = (
+    message_factory.GetMessageClass(pool.FindMessageTypeByName(name)) for name in ("OrderCreated", "PaymentCompleted")
+)
+completed = PaymentCompleted(order_id="123", amount=99.99)
+"""
+
+JSON_DATA = Sample(
+    """
+from google.protobuf import json_format
+from edda import send_event, wait_event
+
+# Send: Protobuf → JSON dict
+msg = OrderCreated(order_id="123", amount=99.99)
+await send_event("order.created", "orders", json_format.MessageToDict(msg))
+
+# Receive: JSON dict → Protobuf
+event = await wait_event(ctx, "payment.completed")
+payment = json_format.ParseDict(event.data, PaymentCompleted())
+""",
+    given=MESSAGES,
+    returns="[payment.order_id, payment.amount, event.data]",
+    then="""
+from google.protobuf import json_format
+from edda import send_event
+
+async with EddaApp(db_url="sqlite:///workflow.db") as app:
+    handle = await in_a_workflow.start()
+    sent = json_format.MessageToDict(completed)
+    await send_event("payment.completed", "bank", sent)
+    assert await handle.result(timeout=15) == ["123", 99.99, sent]
+((data, blob),) = await table("SELECT data, bytes FROM edda_inbox WHERE type = 'order.created'")
+assert json.loads(data) == {"orderId": "123", "amount": 99.99}
+assert blob is None
+""",
+)
+
+BINARY_DATA = Sample(
+    """
+from edda import send_event, wait_event
+
+# Send binary data (e.g., Protobuf)
+msg = OrderCreated(order_id="123", amount=99.99)
+await send_event("order.created", "orders", msg.SerializeToString())  # bytes → BLOB
+
+# Receive binary data
+event = await wait_event(ctx, "payment.completed")
+payment = PaymentCompleted()
+payment.ParseFromString(event.data)  # bytes from BLOB
+""",
+    given=MESSAGES,
+    returns="[payment.order_id, payment.amount, event.data]",
+    then="""
+from edda import send_event
+
+async with EddaApp(db_url="sqlite:///workflow.db") as app:
+    handle = await in_a_workflow.start()
+    sent = completed.SerializeToString()
+    await send_event("payment.completed", "bank", sent)
+    assert await handle.result(timeout=15) == ["123", 99.99, sent]
+((data, blob),) = await table("SELECT data, bytes FROM edda_inbox WHERE type = 'order.created'")
+assert data is None
+assert blob == OrderCreated(order_id="123", amount=99.99).SerializeToString()
+""",
+)
+
 SAMPLES = {
     "quick_start": QUICK_START,
     "workflows_and_activities": WORKFLOWS_AND_ACTIVITIES,
@@ -539,5 +753,11 @@ SAMPLES = {
     "pydantic": PYDANTIC,
     "outbox": OUTBOX,
     "outbox_with_session": OUTBOX_WITH_SESSION,
+    "cloud_events": CLOUD_EVENTS,
+    "event_waiting": EVENT_WAITING,
+    "timer_waiting": TIMER_WAITING,
+    "asgi_mount": ASGI_MOUNT,
     "hooks": HOOKS,
+    "json_data": JSON_DATA,
+    "binary_data": BINARY_DATA,
 }

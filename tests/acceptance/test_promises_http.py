@@ -3,18 +3,21 @@
 import asyncio
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 
 from edda import EddaApp, WorkflowContext, wait_event, wait_timer, workflow
+from edda.http import BearerToken
 from tests.acceptance.conftest import Apps
-from tests.acceptance.support import SOON, Tables, on_every_database
+from tests.acceptance.support import SOON, Tables, eventually, on_every_database, reaches
 
 CLOUD = {"content-type": "application/cloudevents+json"}
 
@@ -104,8 +107,48 @@ async def test_R097_R098_R103_an_event_on_any_path_is_stored_and_reaches_who_wai
     assert await handle.result(timeout=SOON) == {"order_id": "7"}
 
 
+async def test_R099_an_event_for_nobody_is_accepted_and_discarded_without_a_word(
+    apps: Apps, tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = await apps.open()
+    async with client_of(app) as client:
+        assert (await client.post("/", json=paid("1", type="nobody.waits"), headers=CLOUD)).status_code == 202
+    await eventually(lambda: _is_routed(tables))
+    assert await tables.count("edda_instance") == 0
+    assert [record for record in caplog.records if record.levelname not in ("DEBUG", "INFO")] == []
+
+
+async def _is_routed(tables: Tables) -> bool:
+    """The database has an open question about no event: nobody will look at it again."""
+    return {bool(row[0]) for row in await tables.rows("SELECT routed FROM edda_inbox")} == {True}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"specversion": "0.3"},
+        {"source": ""},
+        {"type": ""},
+        {"id": ""},
+        {"time": "yesterday"},
+        {"Upper": "x"},
+        {"x": {}},
+    ],
+)
+async def test_R101_every_attribute_is_validated_and_nothing_wrong_is_stored(
+    apps: Apps, tables: Tables, wrong: dict[str, object]
+) -> None:
+    app = await apps.open()
+    async with client_of(app) as client:
+        response = await client.post("/", json=paid("1") | wrong, headers=CLOUD)
+        assert (response.status_code, response.json()["retryable"]) == (400, False)
+        assert await tables.count("edda_inbox") == 0
+        assert (await client.post("/", json=paid("1"), headers=CLOUD)).status_code == 202
+    assert await tables.count("edda_inbox") == 1
+
+
 @on_every_database
-async def test_R102_W025_the_same_event_in_every_mode_is_one_row(apps: Apps, tables: Tables) -> None:
+async def test_R102_W25_the_same_event_in_every_mode_is_one_row(apps: Apps, tables: Tables) -> None:
     event = paid("1", data={"order_id": "7", "amount": 1.10}, subject="Grüße", time="2026-01-01T00:00:00Z", tenant=7)
     binary = {f"ce-{name}": str(value) for name, value in event.items() if name != "data"}
     binary |= {"ce-subject": "Gr%C3%BC%C3%9Fe", "content-type": "application/json"}
@@ -182,15 +225,70 @@ async def test_R104_what_is_no_cloudevent_is_400_and_not_to_be_retried(apps: App
             assert response.json()["retryable"] is False
 
 
+@on_every_database
+async def test_R105_what_is_broken_here_is_5xx_to_be_retried_and_says_nothing_of_the_inside(
+    apps: Apps, tables: Tables
+) -> None:
+    app = await apps.open()
+    handle = await app.start(awaiting_over_http, order_id="7")
+    async with client_of(app) as client:
+        await tables.do("ALTER TABLE edda_inbox RENAME TO gone")
+        response = await client.post("/", json=paid("1", data={"order_id": "7"}), headers=CLOUD)
+        assert response.status_code in (500, 503)
+        assert (response.json()["retryable"], "gone" in response.text, "edda_inbox" in response.text) == (
+            True,
+            False,
+            False,
+        )
+        await tables.do("ALTER TABLE gone RENAME TO edda_inbox")
+        assert (
+            await client.post("/", json=paid("1", data={"order_id": "7"}), headers=CLOUD)
+        ).status_code == 202  # the sender tried again
+    assert await handle.result(timeout=SOON) == {"order_id": "7"}
+
+
 @pytest.mark.parametrize(("method", "path"), [("POST", "/"), ("POST", "/cancel/nobody"), ("GET", "/"), ("PUT", "/x")])
-async def test_R106_W043_every_error_says_its_type_and_whether_to_retry(apps: Apps, method: str, path: str) -> None:
+async def test_R106_W43_every_error_says_its_type_and_whether_to_retry(apps: Apps, method: str, path: str) -> None:
     async with client_of(await apps.open()) as client:
         response = await client.request(method, path)
         assert response.status_code in (400, 404, 405)
         assert {"error", "error_type", "retryable"} <= response.json().keys()
 
 
-async def test_R122_R124_W042_mounted_in_fastapi_it_takes_events_and_cancels(apps: Apps) -> None:
+def test_R107_workflows_need_no_events_and_load_nothing_of_them(db_url: str) -> None:
+    code = f"""
+import asyncio, sys
+from edda import EddaApp, WorkflowContext, workflow
+
+@workflow
+async def plain(ctx: WorkflowContext) -> str:
+    return "done"
+
+async def main() -> None:
+    async with EddaApp(db_url={db_url!r}) as app:
+        assert await (await app.start(plain)).result(timeout=15) == "done"
+
+asyncio.run(main())
+loaded = [name for name in sys.modules if name.startswith(("edda.http", "edda.cloudevents", "edda.outbox.sinks."))]
+assert not {{"edda.http", "edda.cloudevents", "httpx2", "aiohttp"}} & set(loaded), loaded
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True, timeout=60)
+
+
+@on_every_database
+async def test_R123_below_a_mount_events_on_any_path_reach_who_waits(apps: Apps) -> None:
+    app = await apps.open()
+    api = FastAPI()
+    api.mount("/workflows", app)
+    handle = await app.start(awaiting_over_http, order_id="7")
+    async with client_of(api) as client:
+        event = paid("1", data={"order_id": "7", "amount": 5})
+        assert (await client.post("/any-path", json=event, headers=CLOUD)).status_code == 404  # FastAPI's own
+        assert (await client.post("/workflows/any-path", json=event, headers=CLOUD)).status_code == 202
+    assert await handle.result(timeout=SOON) == {"order_id": "7", "amount": 5}
+
+
+async def test_R122_R124_W42_mounted_in_fastapi_it_takes_events_and_cancels(apps: Apps) -> None:
     app = await apps.open()
     api = FastAPI()
     api.mount("/workflows", app)
@@ -212,7 +310,7 @@ async def test_R125_a_mount_that_gets_no_lifespan_begins_with_the_first_request(
     await app.shutdown()
 
 
-async def test_W041_an_error_inside_is_not_shown_to_the_client(apps: Apps, caplog: pytest.LogCaptureFixture) -> None:
+async def test_W41_an_error_inside_is_not_shown_to_the_client(apps: Apps, caplog: pytest.LogCaptureFixture) -> None:
     app = await apps.open()
 
     async def broken(*_: object, **__: object) -> None:
@@ -224,3 +322,40 @@ async def test_W041_an_error_inside_is_not_shown_to_the_client(apps: Apps, caplo
     assert (response.status_code, response.json()["retryable"]) == (500, True)
     assert "hunter2" not in response.text
     assert response.json()["error_id"] in caplog.text
+
+
+async def test_W41_who_has_no_token_neither_sends_nor_cancels(apps: Apps, tables: Tables) -> None:
+    app = await apps.open(authorizer=BearerToken("a-token-for-this-test-only"))
+    handle = await app.start(kept_waiting)
+    async with client_of(app) as client:
+        for headers in ({}, {"authorization": "Bearer of-nothing"}):
+            assert (await client.post(f"/cancel/{handle}", headers=headers)).status_code == 401
+            assert (await client.post("/", json=paid("1"), headers=CLOUD | headers)).status_code == 401
+        assert await tables.count("edda_inbox") == 0
+        assert await handle.status() in ("running", "waiting_for_timer")
+        token = {"authorization": "Bearer a-token-for-this-test-only"}
+        assert (await client.post(f"/cancel/{handle}", headers=token)).status_code == 202
+    assert await reaches(handle, "cancelled") == "cancelled"
+
+
+async def test_W41_a_body_has_a_limit_and_a_get_is_no_event(apps: Apps, tables: Tables) -> None:
+    headers = {f"ce-{name}": str(value) for name, value in paid("1").items()} | {"content-type": "text/plain"}
+    async with client_of(await apps.open()) as client:
+        assert (await client.post("/", content=b"x" * (2 << 20), headers=headers)).status_code == 413
+        assert (await client.get("/", headers=headers)).status_code == 405
+    assert await tables.count("edda_inbox") == 0
+
+
+@pytest.mark.process
+def test_W40_a_client_that_goes_in_the_middle_of_its_body_freezes_nothing(
+    demo: tuple[subprocess.Popen[str], str],
+) -> None:
+    """On uvicorn, with a workflow that has to go on meanwhile."""
+    _, url = demo
+    address = urlsplit(url)
+    for _ in range(5):
+        with socket.create_connection((address.hostname, address.port), timeout=SOON) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nhalf")
+    with httpx2.Client(base_url=url, timeout=SOON, trust_env=False) as sender:
+        assert sender.post("/", json=paid("1"), headers=CLOUD).status_code == 202
+        assert sender.post("/cancel/demo").status_code == 202

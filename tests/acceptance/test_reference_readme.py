@@ -1,11 +1,12 @@
 """The samples of the reference's README run as they are written (promise R147), each in a process of its own.
 
-Samples of parts that are not built yet (events, HTTP) come with those parts.
+The one command among them, `uvicorn demo_app:application --port 8001`, is promise R121.
 """
 
 import os
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,14 +17,30 @@ from tests.acceptance.processes import ROOT
 from tests.acceptance.reference_samples import SAMPLES, Sample
 from tests.databases import available, fresh_database
 
-PRELUDE = """
+PRELUDE = '''
 import asyncio, json, time
 from edda import EddaApp
-from tests.acceptance.support import Tables, events_of, eventually, results_of
+from tests.acceptance.support import Tables, events_of, eventually, reaches, results_of
 
 async def table(sql):
     return await Tables("sqlite:///workflow.db").rows(sql)
-"""
+
+async def seconds_pass(seconds):
+    """While no app runs: what has happened is so much longer ago."""
+    tables = Tables("sqlite:///workflow.db")
+    await tables.do(f"UPDATE edda_history SET at_us = at_us - {seconds * 1_000_000}")
+    await tables.do(f"UPDATE edda_instance SET claimable_at_us = claimable_at_us - {seconds * 1_000_000}")
+
+async def post(app, path, event_type, data):
+    """POST a CloudEvent (or nothing, where there is no type) to an ASGI app; the status of the answer."""
+    import httpx2, uuid
+    event = {"specversion": "1.0", "id": str(uuid.uuid4()), "source": "/test", "type": event_type, "data": data}
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://test") as client:
+        body = b"" if event_type is None else json.dumps(event)
+        return (await client.post(path, content=body, headers={"content-type": JSON})).status_code
+
+JSON = "application/cloudevents+json"
+'''
 
 RUNNER = """
 import ast, asyncio, sys
@@ -54,8 +71,15 @@ def postgresql() -> Iterator[dict[str, str]]:
         }
 
 
+def code_of(sample: Sample) -> str:
+    if not sample.returns:
+        return sample.code
+    body = textwrap.indent(f"{sample.code}\nreturn {sample.returns}\n", "    ")
+    return f"@workflow\nasync def in_a_workflow(ctx: WorkflowContext):\n{body}"
+
+
 def run(sample: Sample, directory: Path, *, environment: dict[str, str]) -> None:
-    program = "\n".join((PRELUDE, sample.given, sample.code, sample.then))
+    program = "\n".join((PRELUDE, sample.given, code_of(sample), sample.then))
     if "database" in environment:
         program = program.replace("localhost/workflows", f"localhost/{environment['database']}")
     (directory / "sample.py").write_text(program, encoding="utf-8")
