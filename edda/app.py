@@ -4,59 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
-import inspect
 import logging
 import os
-import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from edda.callbacks import answer_to
-from edda.context import NewEvent
-from edda.core.commit import Creation, NewInstance
-from edda.core.event import JSON_TYPE, CloudEvent, Receipt
+from edda.app_events import AppEvents
+from edda.app_instances import AppInstances
 from edda.core.history import InstanceId
-from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
 from edda.core.options import check_count, check_seconds
 from edda.core.retry import check_policy
-from edda.core.subscription import ALL, WHOLE, Subscription
-from edda.engine.codec import decode_error, encode_event_data
 from edda.engine.engine import Engine, Settings
-from edda.engine.event_draft import BYTES_TYPE, EventDraft
 from edda.engine.heartbeat import Lease
-from edda.engine.plans import plan_of, too_large
-from edda.engine.replies import decode_result, ending_error
 from edda.engine.worker import Bounds
-from edda.events import ReceivedEvent
 from edda.exceptions import (
-    ConflictError,
-    DeadLetterNotFoundError,
-    InstanceEndedError,
-    InstanceNotFoundError,
-    NotCancellableError,
-    NotRepairableError,
     ShuttingDownError,
     WrongLoopError,
 )
-from edda.handlers import handler_workflow
-from edda.history import HistoryEntry, entry_of
-from edda.outbox.dead_letter import DeadLetter, dead_letter_of
 from edda.outbox.relayer import Relayer, RelaySettings
 from edda.outbox.sink import Sink
 from edda.outbox.sinks import sink_for
 from edda.retry import DEFAULT_RETRY_POLICY, RetryPolicy
-from edda.storage.port import InstanceRow, Store
+from edda.storage.port import Store
 from edda.workflow import (
-    BoundWorkflow,
-    StartOptions,
     Workflow,
-    WorkflowHandle,
     constructed_apps,
 )
 from edda.workflow import (
@@ -69,9 +43,6 @@ if TYPE_CHECKING:  # loaded with the first request
 
 log = logging.getLogger("edda.app")
 
-P = ParamSpec("P")
-R = TypeVar("R")
-T = TypeVar("T")
 
 LEASE_SECONDS_MIN: Final = 1.0
 """It is renewed every third: below this, a short pause of the machine would lose the lease."""
@@ -82,7 +53,7 @@ RELAY_GRACE_SECONDS: Final = 5.0
 """How long `shutdown()` waits for deliveries under way: those that are cut off are made again, by anyone."""
 
 
-class EddaApp:
+class EddaApp(AppInstances, AppEvents):
     """Durable workflows in this process, kept in the database at `db_url`.
 
     `async with EddaApp(db_url=...) as app:`, or `initialize()` and `shutdown()`. It belongs to the event loop and the
@@ -279,6 +250,10 @@ class EddaApp:
     def __repr__(self) -> str:
         return f"<EddaApp {self.service_name}>"
 
+    @property
+    def _app(self) -> EddaApp:
+        return self
+
     def _make_store(self) -> Store:
         from edda.storage.sql import open_store
 
@@ -366,243 +341,6 @@ class EddaApp:
         await self._engine.store.instances([InstanceId("")])
         return True
 
-    # -- instances ---------------------------------------------------------------------------------------------------
-
-    async def start(
-        self, workflow: Workflow[P, R] | BoundWorkflow[P, R], *args: P.args, **kwargs: P.kwargs
-    ) -> WorkflowHandle[R]:
-        """Start an instance on this app: `await app.start(order_workflow, order_id="ORD-1")`."""
-        bound = workflow.on(self) if isinstance(workflow, BoundWorkflow) else BoundWorkflow(workflow, app=self)
-        return await bound.start(*args, **kwargs)
-
-    def handle(self, instance_id: str) -> WorkflowHandle[Any]:
-        """The handle of any instance, by its id."""
-        return WorkflowHandle(instance_id, self)
-
-    async def start_instance(
-        self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StartOptions
-    ) -> WorkflowHandle[Any]:
-        """What `Workflow.start` does on this app: validate, store, run."""
-        engine = await self._ready()
-        self._must_be_current(workflow)
-        new = self._new_instance(engine, workflow, args, kwargs, options)
-        if options.session is not None:
-            creation = await engine.store.create_in(options.session, new)
-        else:
-            creation = await engine.start(new)
-        if not creation.created:
-            _check_same_start(new, creation, options)
-        return WorkflowHandle(new.id, self)
-
-    def _new_instance(
-        self,
-        engine: Engine,
-        workflow: Workflow[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: StartOptions,
-    ) -> NewInstance:
-        signature = plan_of(workflow).signature
-        bound = signature.bind(args, kwargs)
-        text = signature.encode(bound.args, bound.kwargs)
-        if len(text) > self._max_payload_bytes:
-            raise too_large(f"the input of workflow {workflow.name}", len(text), limit=self._max_payload_bytes)
-        return NewInstance(
-            id=InstanceId(options.id or f"{workflow.name}-{engine.environment.sortable_id()}"),
-            workflow=workflow.name,
-            input=text,
-            args_hash=signature.canonical_hash(args, kwargs),
-            source_hash=_source_hash(workflow),
-            python=f"{sys.version_info.major}.{sys.version_info.minor}",
-        )
-
-    def _must_be_current(self, workflow: Workflow[..., Any]) -> None:
-        """A name means one workflow: an instance started from a shadowed one would run the other."""
-        known = self._registered().get(workflow.name)
-        if known is workflow:
-            return
-        if known is None:
-            raise ConflictError(f"Workflow '{workflow.name}' is not among the workflows=[...] of {self!r}")
-        raise ConflictError(
-            f"Two workflows are named '{workflow.name}': {_place(known)} is the one that runs, {_place(workflow)} was "
-            'to be started. Give one of them another: @workflow(name="...").'
-        )
-
-    async def result_of(self, instance_id: str, *, timeout: float | None) -> Any:  # noqa: ASYNC109 - part of the API
-        """What `handle.result()` does."""
-        engine = await self._ready()
-        try:
-            if timeout is None:
-                ending = await engine.wait(InstanceId(instance_id))
-            else:
-                async with asyncio.timeout(timeout):
-                    ending = await engine.wait(InstanceId(instance_id))
-        except TimeoutError:
-            status, reason = await self.status_of(instance_id), await self.reason_of(instance_id)
-            raise TimeoutError(
-                f"Workflow instance '{instance_id}' has no result after {timeout} seconds: it is {status}"
-                + (f" ({reason})" if reason else "")
-            ) from None
-        if ending.status is Status.COMPLETED:
-            return decode_result(ending.workflow, ending.output, ending.blob)
-        raise ending_error(instance_id, ending.status, ending.error)
-
-    async def status_of(self, instance_id: str) -> str:
-        return (await self._row(instance_id)).status.value
-
-    async def reason_of(self, instance_id: str) -> str:
-        row = await self._row(instance_id)
-        if row.reason or row.error is None:
-            return row.reason
-        error = decode_error(row.error)
-        return f"{type(error).__name__}: {error}" if row.status in ENDED else str(error)
-
-    async def history_of(self, instance_id: str) -> list[HistoryEntry]:
-        engine = await self._ready()
-        histories = await engine.store.histories([InstanceId(instance_id)])
-        if not histories.get(InstanceId(instance_id)):
-            await self._row(instance_id)
-        return [entry_of(event) for event in histories.get(InstanceId(instance_id), [])]
-
-    async def _row(self, instance_id: str) -> InstanceRow:
-        engine = await self._ready()
-        row = await engine.store.instance(InstanceId(instance_id))
-        if row is None:
-            raise InstanceNotFoundError(instance_id)
-        return row
-
-    async def cancel(self, instance_id: str, *, by: str = "user") -> None:
-        """Ask an instance to cancel; see `WorkflowHandle.cancel`."""
-        engine = await self._ready()
-        before = await engine.cancel(InstanceId(instance_id), by=by)
-        if before is None:
-            raise InstanceNotFoundError(instance_id)
-        if before.status not in CANCELLABLE:
-            raise NotCancellableError(instance_id, before.status.value)
-
-    # -- events ------------------------------------------------------------------------------------------------------
-
-    def on_event(
-        self,
-        event_type: str,
-        proto_type: type[Any] | None = None,
-        *,
-        name: str | None = None,
-        retry_policy: RetryPolicy | None = None,
-        timeout: float | None = None,
-    ) -> Callable[[Callable[[ReceivedEvent], T]], Callable[[ReceivedEvent], T]]:
-        """Call a function for every event of this type: `@app.on_event("order.paid")`, `async def paid(event): ...`.
-
-        Durably: the event is stored first, then the function runs as an activity of an instance of its own, which is
-        named after the event: once for an event, retried by `retry_policy`, and a failed instance if it fails for good.
-        A plain `def` runs in a thread. `name` is what history knows it by, by default the type and the function's name.
-        `proto_type` is accepted for code written for the reference, and has no meaning.
-        """
-
-        def declare(function: Callable[[ReceivedEvent], T]) -> Callable[[ReceivedEvent], T]:
-            declared = handler_workflow(event_type, function, name=name, retry_policy=retry_policy, timeout=timeout)
-            if self._workflows is not None:
-                self._workflows[declared.name] = declared
-            self._handlers[declared.name] = event_type
-            return function
-
-        return declare
-
-    def _subscriptions(self) -> frozenset[Subscription]:
-        """What events start here: the handlers, and workflows that are named after their event."""
-        handlers = {Subscription(event_type, name, WHOLE) for name, event_type in self._handlers.items()}
-        handled = set(self._handlers.values())
-        return frozenset(handlers) | {
-            Subscription(name, name, _taken(workflow))
-            for name, workflow in self._registered().items()
-            if workflow.event_handler and name not in handled
-        }
-
-    def direct(self, event: NewEvent) -> NewEvent:
-        """With a broker events go there, through the outbox; without one to our own inbox."""
-        return event if event.to_outbox or self.broker_url is None else replace(event, to_outbox=True)
-
-    async def send(self, event: NewEvent) -> str:
-        """What `send_event` does outside of workflows and activities."""
-        engine = await self._ready()
-        draft = EventDraft(
-            str(UUID(hex=engine.environment.sortable_id())), self.direct(event), encode_event_data(event.data)
-        )
-        if draft.event.to_outbox:
-            # Of no instance: it waits for nobody, and nobody for it.
-            message = draft.message(
-                instance_id=InstanceId(f"event/{draft.id}"), seq=1, ordinal=0, at_us=engine.environment.wall_us()
-            )
-            await engine.store.enqueue([message])
-            self._hint_relayer()
-            if self._relayer is None:
-                engine.store.hint()
-            return draft.id
-        await self._accept_one(draft.for_inbox(at_us=engine.environment.wall_us()))
-        return draft.id
-
-    async def complete(self, token: str, data: Any = None) -> bool:
-        """Answer a callback, whose `token` somebody was given (see `ctx.callback`). False: it was answered before.
-
-        Raises InstanceNotFoundError or InstanceEndedError where nobody waits for it any more, ValueError for no token.
-        """
-        stored = encode_event_data(data)
-        content_type = JSON_TYPE if stored.blob is None else BYTES_TYPE
-        answer = answer_to(token, json=stored.text, blob=stored.blob, content_type=content_type)
-        return await self._accept_one(answer) is Receipt.STORED
-
-    async def _accept_one(self, event: CloudEvent) -> Receipt:
-        (receipt,) = await self.accept([event])
-        if receipt is Receipt.NO_SUCH_INSTANCE:
-            raise InstanceNotFoundError(event.target or "")
-        if receipt is Receipt.INSTANCE_ENDED:
-            raise InstanceEndedError(event.target or "")
-        return receipt
-
-    async def accept(self, events: Sequence[CloudEvent]) -> Sequence[Receipt]:
-        """Store events that came from anywhere; durable when it returns what became of each."""
-        engine = await self._ready()
-        return await engine.inbox.accept(events)
-
-    async def retry(self, instance_id: str) -> None:
-        """Let an instance go on that was set aside or could not be undone; see `WorkflowHandle.retry`."""
-        engine = await self._ready()
-        before = await engine.retry(InstanceId(instance_id))
-        if before is None:
-            raise InstanceNotFoundError(instance_id)
-        if before.status not in REPAIRABLE:
-            raise NotRepairableError(instance_id, before.status.value)
-
-    # -- dead letters ------------------------------------------------------------------------------------------------
-
-    async def dead_letters(self, *, limit: int = 100) -> list[DeadLetter]:
-        """Events that the receiver refused for good, the latest first. They stay until they are requeued."""
-        engine = await self._ready()
-        return [dead_letter_of(stored) for stored in await engine.store.dead_letters(limit=limit)]
-
-    async def requeue(self, event_id: str) -> None:
-        """Have a dead letter delivered after all, under its old id; what was sent after it may be there already."""
-        engine = await self._ready()
-        if not await engine.store.requeue(event_id):
-            raise DeadLetterNotFoundError(event_id)
-        self._hint_relayer()
-
-
-def _check_same_start(new: NewInstance, there: Creation, options: StartOptions) -> None:
-    """An id with other arguments may be wanted as it is; one of another workflow has another result, and never is."""
-    if there.workflow != new.workflow:
-        raise ConflictError(
-            f"Workflow instance '{new.id}' exists already: it was started with workflow '{there.workflow}', and "
-            f"cannot be returned as one of '{new.workflow}'. Choose another id.",
-            instance_id=new.id,
-        )
-    if there.args_hash != new.args_hash and options.on_conflict == "error":
-        raise ConflictError(
-            f"Workflow instance '{new.id}' exists already and was started with other arguments. Choose another id, or "
-            'options(..., on_conflict="return") to get the existing one.',
-            instance_id=new.id,
-        )
-
 
 def _check_name(service_name: object) -> None:
     if service_name is None:
@@ -615,26 +353,3 @@ def _check_name(service_name: object) -> None:
             f"service_name, the first parameter of EddaApp, is a name, and was given a URL, '{scheme}://...'. "
             f'Name the parameter of the database: EddaApp(db_url="{scheme}://...").'
         )
-
-
-def _place(workflow: Workflow[..., Any]) -> str:
-    return f"{workflow.function.__module__}.{workflow.function.__qualname__}"
-
-
-@functools.lru_cache(maxsize=1024)
-def _taken(workflow: Workflow[..., Any]) -> str:
-    """Which members of an event's data a workflow takes as arguments."""
-    parameters = list(inspect.signature(workflow.function).parameters.values())[1:]
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return ALL
-    return "".join(f"{parameter.name}," for parameter in parameters)
-
-
-@functools.lru_cache(maxsize=1024)
-def _source_hash(workflow: Workflow[..., Any]) -> str:
-    """Of the function's text, where there is one: shown to people, decides nothing."""
-    try:
-        source = inspect.getsource(workflow.function)
-    except (OSError, TypeError):
-        return ""
-    return hashlib.sha256(source.encode()).hexdigest()

@@ -16,6 +16,7 @@ from edda.core.event import CloudEvent, Receipt
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
 from edda.core.routing import EventKey, Fields
+from edda.core.subscription import Subscription
 from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.inbox import InboxEvent, Look, Routed
 from edda.storage.memory import MemoryStore
@@ -246,6 +247,9 @@ class FaultyStore:
 
     def route(self, keys: Sequence[EventKey]) -> asyncio.Future[Routed]:
         return self.call("route", lambda: self.world.verb(self.node, "route", self.model.route(keys)))
+
+    def subscribe(self, subscriptions: Collection[Subscription], *, lasting_us: int) -> asyncio.Future[None]:
+        return self.call("", lambda: run_now(self.model.subscribe(subscriptions, lasting_us=lasting_us)))
 
     def unrouted(self, *, older_than_us: int, limit: int) -> asyncio.Future[tuple[EventKey, ...]]:
         return self.call("unrouted", lambda: run_now(self.model.unrouted(older_than_us=older_than_us, limit=limit)))
