@@ -85,7 +85,7 @@ async def send_event_transactional(
         type=_named("event_type", event_type),
         source=_named("event_source", event_source),
         data=event_data,
-        datacontenttype=content_type,
+        datacontenttype=_optional("content_type", content_type),
         to_outbox=True,
     )
     return await run_of(ctx).send(event)
@@ -115,9 +115,9 @@ async def send_event(
         type=_named("event_type", event_type),
         source=_named("source", source),
         data=data,
-        datacontenttype=datacontenttype,
-        subject=subject,
-        target=to,
+        datacontenttype=_optional("datacontenttype", datacontenttype),
+        subject=_optional("subject", subject),
+        target=_optional("to", to),
     )
     run = current_run.get()
     return await (find_app().send(event) if run is None else run.send(event))
@@ -154,4 +154,15 @@ async def wait_event(
 def _named(what: str, name: object) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX:
         raise ValueError(f"{what} must be a text of 1 to {NAME_MAX} characters, not {described(name)}")
-    return name
+    return _storable(what, name)
+
+
+def _storable(what: str, text: str) -> str:
+    """Said here, at the call: no database takes it, and no JSON says it."""
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{what} holds a NUL or a lone surrogate, which cannot be stored: {text[:80]!a}")
+    return text
+
+
+def _optional(what: str, text: str | None) -> str | None:
+    return None if text is None else _storable(what, text)
