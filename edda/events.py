@@ -88,7 +88,7 @@ async def send_event_transactional(
         type=_named("event_type", event_type),
         source=_named("event_source", event_source),
         data=event_data,
-        datacontenttype=content_type,
+        datacontenttype=_optional("content_type", content_type),
         to_outbox=True,
     )
     return await run_of(ctx).send(event)
@@ -118,9 +118,9 @@ async def send_event(
         type=_named("event_type", event_type),
         source=_named("source", source),
         data=data,
-        datacontenttype=datacontenttype,
-        subject=subject,
-        target=to,
+        datacontenttype=_optional("datacontenttype", datacontenttype),
+        subject=_optional("subject", subject),
+        target=_optional("to", to),
     )
     run = current_run.get()
     return await (find_app().send(event) if run is None else run.send(event))
@@ -209,3 +209,14 @@ def _named(what: str, name: object) -> str:
     if any(letter.isspace() or not letter.isprintable() for letter in name):
         raise ValueError(f"{what} must hold neither spaces nor control characters, as {name!r} does")
     return name
+
+
+def _storable(what: str, text: str) -> str:
+    """Said here, at the call: no database takes it, and no JSON says it."""
+    if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"{what} holds a NUL or a lone surrogate, which cannot be stored: {text[:80]!a}")
+    return text
+
+
+def _optional(what: str, text: str | None) -> str | None:
+    return None if text is None else _storable(what, text)

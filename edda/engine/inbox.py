@@ -147,8 +147,8 @@ class Inbox:
         except asyncio.CancelledError:
             self._fail(group, ShuttingDownError("this app shut down before the event was known to be stored"))
             raise
-        except StorageError as error:
-            if len(group) > 1:  # one that the database refuses must not spoil the others
+        except Exception as error:
+            if len(group) > 1:  # one that the database refuses, or nobody can write, must not spoil the others
                 for waiting in group:
                     await self._accept_some([waiting])
             else:

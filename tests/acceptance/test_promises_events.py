@@ -348,6 +348,26 @@ async def test_an_event_that_waits_for_nobody_harms_nobody(apps: Apps) -> None:
     await send_event("nobody.waits", "x", {})
 
 
+async def test_what_cannot_be_stored_is_refused_at_the_call(apps: Apps) -> None:
+    await apps.open()
+    for bad in ("a\ud800", "a\x00b"):
+        with pytest.raises(ValueError, match="lone surrogate"):
+            await send_event(bad, "x", {})
+        with pytest.raises(ValueError, match="lone surrogate"):
+            await send_event("paid", "x", {}, subject=bad)
+
+
+@on_every_database
+async def test_an_event_that_cannot_be_stored_harms_no_other(apps: Apps) -> None:
+    """However it came in: whoever brought it hears of it, and the inbox of this process goes on."""
+    app = await apps.open()
+    good = [_event("paid")._replace(id=str(n)) for n in range(3)]
+    bad = _event("paid")._replace(id="a\ud800")
+    outcomes = await asyncio.gather(*(app.accept([one]) for one in (good[0], bad, good[1])), return_exceptions=True)
+    assert [isinstance(one, Exception) for one in outcomes] == [False, True, False]
+    assert await app.accept([good[2]])
+
+
 @on_every_database
 async def test_many_events_for_one_type_reach_their_instances(apps: Apps) -> None:
     app = await apps.open()

@@ -103,9 +103,10 @@ def _waiting(
     if by_route:
         for cursor in sorted({woken_to[key] for keys in by_route.values() for key in keys}):
             condition, params = _of_routes(dialect, by_route)
+            order = dialect.by_instance if len(by_route) > 1 else "instance_id"
             rows, _ = yield Statement(
                 f"select instance_id, route from edda_wait where {condition} and instance_id > ? "
-                f"order by instance_id limit {WOKEN_MAX + 1}",
+                f"order by {order} limit {WOKEN_MAX + 1}",
                 (*params, cursor),
             )
             more = more or len(rows) > WOKEN_MAX

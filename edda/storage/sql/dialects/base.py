@@ -84,6 +84,9 @@ class Dialect:
     by_head_index: ClassVar[str] = ""
     """The same for the index on the earliest pending message of an instance."""
 
+    by_instance: ClassVar[str] = "instance_id"
+    """To sort waits by their instance when they have been found by their routes."""
+
     by_unrouted_index: ClassVar[str] = ""
     """The same for the index on events that have not been led on."""
 
