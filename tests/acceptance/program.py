@@ -26,7 +26,9 @@ from edda import (
     compensation,
     on_failure,
     register_compensation,
+    send_event,
     send_event_transactional,
+    wait_event,
     wait_timer,
     workflow,
 )
@@ -107,8 +109,10 @@ __all__ = [
     "register_compensation",
     "run",
     "say",
+    "send_event",
     "send_event_transactional",
     "sys",
+    "wait_event",
     "wait_timer",
     "workflow",
 ]
