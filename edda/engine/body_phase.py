@@ -101,7 +101,7 @@ class BodyPhase:
     def has_news(self) -> bool:
         """There is something to pump, besides what was asked for and may begin now."""
         instance = self._instance
-        return bool(instance.arrived or instance.cancel_requested or self._journal.replaying)
+        return bool(instance.arrived or instance.cancel_requested or self._journal.replaying or self._events.unread)
 
     def evict(self) -> None:
         self._body.evict()

@@ -18,7 +18,7 @@ from edda.core.routing import EventKey
 from edda.engine.body_run import Call
 from edda.engine.instance import Instance, NoEventInTime
 from edda.engine.records import KEY
-from edda.storage.inbox import InboxEvent, Look
+from edda.storage.inbox import FOUND_MAX, InboxEvent, Look
 
 SINCE_START_US = 5_000_000
 """Events accepted shortly before the instance started are its business, too: whoever sent them knew of it already."""
@@ -28,8 +28,13 @@ class Question(NamedTuple):
     """What the inbox is to be asked."""
 
     look: Look
-    unrouted: bool
-    """Also for events on their way: a deadline has passed."""
+    overdue: frozenset[str]
+    """Calls whose deadline had passed before. One that passes while the look is under way wants another look."""
+
+    @property
+    def unrouted(self) -> bool:
+        """Also for events on their way."""
+        return bool(self.overdue)
 
 
 class EventWaits:
@@ -48,6 +53,8 @@ class EventWaits:
             for event in instance.journal.events
             if event.kind in (Kind.EVENT_RECEIVED, Kind.EVENT_REJECTED)
         }
+        self._more = False
+        """There may be more behind what was found."""
         self._overdue: set[str] = set()
         """Calls whose deadline has passed; the next look decides."""
         self._unseen = False
@@ -56,6 +63,8 @@ class EventWaits:
         """Reasons to look so far: one that comes during a look is a reason to look again."""
         self._asked_at = 0
         self.looking = False
+        self.unread = False
+        """The inbox answered, and the body has not been stepped since."""
         self.recalled = instance.journal.started is not None
         """These waits were asked by a body before this one, and are most likely stored: look first."""
 
@@ -96,11 +105,17 @@ class EventWaits:
         """It is in history now, received or rejected."""
         del self._mail[found.key]
         self._had.add(found.key)
+        if self._more:
+            self.woken()
 
     # -- storing -----------------------------------------------------------------------------------------------------
 
     def store(self) -> bool:
-        """Put waits that nobody else knows of into the draft. True: there are some, and they want to be written."""
+        """Put waits that nobody else knows of into the draft. True: there are some, and they want to be written.
+
+        To be called when all that was found is received.
+        """
+        self.unread = False
         if self.recalled or len(self._stored) == len(self._waits):
             return False
         for call in self._waits.values():
@@ -131,16 +146,17 @@ class EventWaits:
             wanted=tuple(dict.fromkeys(wanted)),
             had=frozenset(self._had),
         )
-        return Question(look, unrouted=bool(self._overdue))
+        return Question(look, frozenset(self._overdue))
 
     def answered(self, found: list[InboxEvent], *, question: Question) -> None:
         """What the inbox said. Waits whose deadline had passed before, and for which there is nothing, are over."""
         self.looking = self.recalled = False
+        self.unread = True
         self._unseen = self._wakes != self._asked_at
         self._mail = {one.key: one for one in found if one.key not in self._had}
-        if question.unrouted:
-            over = [self._waits[call_id] for call_id in self._waits if call_id in self._overdue]
-            self._instance.arrived.extend(NoEventInTime(call) for call in over)
+        self._more = len(found) >= FOUND_MAX
+        over = [call for call_id, call in self._waits.items() if call_id in question.overdue]
+        self._instance.arrived.extend(map(NoEventInTime, over))
 
     # -- deadlines ---------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from edda.core.history import InstanceId
 from edda.core.routing import EventKey, event_key
 from edda.core.subscription import Subscription
 from edda.engine.environment import Environment
-from edda.exceptions import ShuttingDownError, StorageError
+from edda.exceptions import DatabaseUnavailableError, ShuttingDownError, StorageError
 from edda.storage.port import Store, UnknownOutcome
 
 log = logging.getLogger("edda.engine")
@@ -42,6 +42,9 @@ EXPIRE_MAX: Final = 500
 """Events deleted in one transaction."""
 
 RETRY_SECONDS_MAX: Final = 5.0
+
+UNANSWERED_MAX: Final = 3
+"""Times that events are stored again whose transaction nobody knows the outcome of."""
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +146,7 @@ class Inbox:
     async def _accept_some(self, group: list[_Waiting]) -> None:
         events = [event for waiting in group for event in waiting.events]
         try:
-            receipts = await self._store.accept(events)
+            receipts = await self._stored(events)
         except asyncio.CancelledError:
             self._fail(group, ShuttingDownError("this app shut down before the event was known to be stored"))
             raise
@@ -161,6 +164,19 @@ class Inbox:
             if not waiting.receipts.done():
                 waiting.receipts.set_result(receipts[place : place + count])
             place += count
+
+    async def _stored(self, events: Sequence[CloudEvent]) -> Sequence[Receipt]:
+        """Nobody knows what an unanswered transaction did, but asked again the store finds what it stored itself."""
+        for attempt in range(1, UNANSWERED_MAX + 1):
+            try:
+                return await self._store.accept(events)
+            except UnknownOutcome as error:
+                log.warning("the database did not answer whether %d events are stored: %s", len(events), error)
+                await asyncio.sleep(self._environment.jitter(0.05 * attempt))
+        raise DatabaseUnavailableError(
+            f"The database did not answer {UNANSWERED_MAX} times whether {len(events)} events are stored; "
+            "send them again: what is stored already will not be stored twice."
+        )
 
     def _fail(self, group: Collection[_Waiting], error: Exception) -> None:
         for waiting in group:

@@ -68,6 +68,8 @@ class Instance:
         self.journal = Journal.of(history)
         self.draft = Draft(row.id, self.journal)
         self.draft.claim = row.claim
+        # A body before this one may have stored waits that ours never asks for again: it may be cancelled first.
+        self.draft.may_wait = self.journal.started is not None
         self.calls: dict[str, Call] = {}
         """Every call the body made; they outlive it, because their attempts do."""
         self.steps = Steps()

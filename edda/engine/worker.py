@@ -278,6 +278,7 @@ class Worker:
             self._store.hint()
             return creation
         new = new.owned_by(WorkerId(self.id))
+        before_us = self.clock.at_least_us()
         self._starting[new.id] += 1
         try:
             creation, asked_twice = await self._committer.start(new)
@@ -286,7 +287,7 @@ class Worker:
             if not self._starting[new.id]:
                 del self._starting[new.id]
         if creation.created:
-            self._adopt_new(new)
+            self._adopt_new(new, created_at_us=before_us)
         elif asked_twice and creation.owner == self.id:
             self._look_later(new.id)
         return creation
@@ -295,13 +296,13 @@ class Worker:
         self._unclear.add(instance_id)
         self._hint.set()
 
-    def _adopt_new(self, new: NewInstance) -> None:
+    def _adopt_new(self, new: NewInstance, *, created_at_us: int) -> None:
+        """`created_at_us` is not after its creation, however late that was answered: from then on events count."""
         if self.dead:
             return
         if new.id in self._taking:
             self._look_later(new.id)
             return
-        now = self.clock.at_least_us()
         self._drive(
             [],
             InstanceRow(
@@ -309,7 +310,7 @@ class Worker:
                 wakes=0, claimable_at_us=None, cancel_requested_at_us=None, cancelled_by="", crashes=0,
                 input=new.input, args_hash=new.args_hash, output=None, blob=None, error=None,
                 parent_id=new.parent_id, detached=new.detached, source_hash=new.source_hash, python=new.python,
-                created_at_us=now, updated_at_us=now, ended_at_us=None,
+                created_at_us=created_at_us, updated_at_us=created_at_us, ended_at_us=None,
             ),
         )  # fmt: skip
 
@@ -508,7 +509,7 @@ class Worker:
             self._on_outbox()
         for child in commit.children:
             if child.owner is not None:
-                self._adopt_new(child)
+                self._adopt_new(child, created_at_us=commit.records[0].at_us)
         if unowned := [child.id for child in commit.children if child.owner is None]:
             self.want(unowned)
             self._store.hint()

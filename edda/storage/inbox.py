@@ -31,7 +31,10 @@ NEVER: Final = -1
 
 
 class InboxEvent(NamedTuple):
-    """An event as stored, and when: the order of acceptance is by time, then by key."""
+    """An event as stored, and when: the order of acceptance is by time, then by key.
+
+    What comes together (handed in at once, or sent by one commit) is a microsecond apart, so that it stays in order.
+    """
 
     key: EventKey
     accepted_at_us: int

@@ -9,7 +9,7 @@ from edda.core.commit import Commit, Creation, EventWait, NewInstance
 from edda.core.event import CloudEvent, Receipt
 from edda.core.history import InstanceId
 from edda.core.lifecycle import ENDED
-from edda.core.routing import NO_FIELDS, Criteria, EventKey, Fields, Route, event_key, routes_of
+from edda.core.routing import NO_FIELDS, Criteria, EventKey, Fields, Route, event_key, route_of, routes_of
 from edda.core.subscription import Subscription, started_by
 from edda.storage.inbox import FOUND_MAX, NEVER, WOKEN_MAX, InboxEvent, Look, Routed
 from edda.storage.port import InstanceRow
@@ -60,14 +60,14 @@ class InboxModel:
             self.waits[commit.instance_id, wait.call_id] = wait
 
     def post(self, commit: Commit, now_us: int) -> None:
-        for post in commit.posts:
-            self.inbox.setdefault(event_key(post.event), _Stored(post.event, now_us))
+        for place, post in enumerate(commit.posts):
+            self.inbox.setdefault(event_key(post.event), _Stored(post.event, now_us + place))
 
     # -- verbs -------------------------------------------------------------------------------------------------------
 
     async def accept(self, events: Sequence[CloudEvent]) -> tuple[Receipt, ...]:
         now_us = self.now_us()
-        return tuple(self._accept(event, now_us) for event in events)
+        return tuple(self._accept(event, now_us + place) for place, event in enumerate(events))
 
     def _accept(self, event: CloudEvent, now_us: int) -> Receipt:
         if event_key(event) in self.inbox:
@@ -194,8 +194,10 @@ class InboxModel:
             return
         known = self.fields.setdefault(event_type, {})
         for stored in self.inbox.values():
-            if stored.event.type == event_type and stored.event.target is None and stored.accepted_at_us >= since_us:
-                stored.routes |= {fields: route for fields, route in routes_of(stored.event, [fields]).items()}
+            concerned = stored.event.type == event_type and stored.event.target is None
+            route = route_of(stored.event, fields) if concerned and stored.accepted_at_us >= since_us else None
+            if route is not None:
+                stored.routes[fields] = route
         known[fields] = min(known.get(fields, since_us), since_us)
 
     async def expire(self, *, before_us: int, limit: int) -> int:

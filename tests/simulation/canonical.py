@@ -291,6 +291,70 @@ async def canon_effects_of_the_body(ctx: edda.WorkflowContext) -> str:
     return f"{word} {number} {ctx.uuid() == ctx.uuid()}"
 
 
+@edda.activity(retry_policy=ONCE)
+async def canon_tell(ctx: edda.WorkflowContext, number: int) -> int:
+    _bench().entered(ctx)
+    await edda.send_event("canon.told", "canon", {"to": str(ctx.instance_id), "n": number})
+    return number
+
+
+async def _told(ctx: edda.WorkflowContext, number: int) -> int:
+    match = {"to": str(ctx.instance_id), "n": number}
+    return (await edda.wait_event(ctx, "canon.told", event_id=f"told-{number}", match=match)).data["n"]  # type: ignore[no-any-return]
+
+
+@edda.workflow
+async def canon_note_to_self(ctx: edda.WorkflowContext) -> list[int]:
+    """What it sends is there before it waits, and comes in order."""
+    for number in (1, 2):
+        await edda.send_event("canon.note", "canon", {"n": number}, to=ctx.instance_id)
+    first = await edda.wait_event(ctx, "canon.note")
+    one = await canon_add(ctx, 1, 1)
+    return [first.data["n"], one, (await edda.wait_event(ctx, "canon.note")).data["n"]]
+
+
+@edda.workflow
+async def canon_talk(ctx: edda.WorkflowContext) -> list[int]:
+    """Waits while its own activities send what it waits for, in another order."""
+    found = await asyncio.gather(_told(ctx, 1), _told(ctx, 2), canon_tell(ctx, 2), canon_tell(ctx, 1))
+    return [*found, await canon_add(ctx, 1, 1)]
+
+
+@edda.workflow
+async def canon_deadline(ctx: edda.WorkflowContext) -> str:
+    try:
+        await edda.wait_event(ctx, "canon.told", 0.05, match={"to": str(ctx.instance_id), "n": 0})
+    except edda.EventTimeoutError:
+        await canon_tell(ctx, 7)
+    try:
+        async with asyncio.timeout(0.05):
+            await edda.wait_event(ctx, "canon.never")
+    except TimeoutError:
+        pass
+    return f"nothing came, then {await _told(ctx, 7)}"
+
+
+@edda.workflow
+async def canon_hears(ctx: edda.WorkflowContext) -> list[Any]:
+    """Two events from outside: one while it runs, or waits for a timer, or is parked; one with a deadline far away."""
+    here = str(ctx.instance_id)
+    await canon_add(ctx, 1, 1)
+    first = await edda.wait_event(ctx, "canon.news", match={"to": here, "n": 1})
+    await edda.wait_timer(ctx, 1.2)
+    second = await edda.wait_event(ctx, "canon.news", 60.0, subject=here)
+    return [first.data["n"], second.data["n"], await canon_add(ctx, 1, 1)]
+
+
+@edda.workflow
+async def canon_hears_both(ctx: edda.WorkflowContext) -> list[Any]:
+    """Both at once, in order of acceptance, whatever their names."""
+
+    async def news() -> Any:
+        return (await edda.wait_event(ctx, "canon.news")).data["n"]
+
+    return [sorted(await asyncio.gather(news(), news())), await canon_add(ctx, 1, 1)]
+
+
 # -- what must become of them ------------------------------------------------------------------------------------------
 
 
@@ -310,6 +374,8 @@ class Canonical:
     messages: int = 0
     """Rows in the outbox."""
     children: int = 0
+    posts: int = 0
+    """Events that it sends to our own inbox."""
     cancel_after: str = ""
     """Somebody cancels it as soon as this call's completion is recorded."""
 
@@ -385,4 +451,13 @@ CANONICAL: Final = (
         undone=("undo/canon_book:2", "undo/canon_book:1"),
     ),
     Canonical(workflow=canon_effects_of_the_body, status=Status.COMPLETED, result="new 0 False", messages=2),
+    Canonical(workflow=canon_note_to_self, status=Status.COMPLETED, result=[1, 2, 2], posts=2),
+    Canonical(workflow=canon_talk, status=Status.COMPLETED, result=[1, 2, 2, 1, 2], posts=2),
+    Canonical(workflow=canon_deadline, status=Status.COMPLETED, result="nothing came, then 7", posts=1),
 )
+
+HEARING: Final = (
+    Canonical(workflow=canon_hears, status=Status.COMPLETED, result=[1, 2, 2]),
+    Canonical(workflow=canon_hears_both, status=Status.COMPLETED, result=[[1, 2], 2]),
+)
+"""Those that hear from outside: of two events `canon.news`, whose data name the instance and number them."""

@@ -24,6 +24,7 @@ from edda.engine.codec import SignatureCodec, Stored
 from edda.engine.replies import reply_to
 from edda.storage.port import InstanceRow
 from edda.workflow import workflows
+from tests.simulation.mail_checks import MailChecks
 
 if TYPE_CHECKING:
     from tests.simulation.world import Node, World
@@ -33,13 +34,18 @@ TERMINAL_KINDS: Final = frozenset(kind.value for kind in LAST_EVENT.values())
 ANSWERED: Final = frozenset(
     {Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.ACTIVITY_UNKNOWN}
     | {Kind.TIMER_FIRED, Kind.EVENT_SENT, Kind.CHILD_STARTED, Kind.COMPENSATION_REGISTERED}
+    | {Kind.EVENT_RECEIVED, Kind.EVENT_TIMED_OUT}
     | {Kind.CHILD_COMPLETED, Kind.CHILD_FAILED, Kind.CHILD_CANCELLED, Kind.COMPENSATION_EXECUTED}
 )
 VIOLATIONS_MAX: Final = 20
 ATTEMPT_FAILED: Final = frozenset({Kind.ACTIVITY_ATTEMPT_FAILED, Kind.COMPENSATION_ATTEMPT_FAILED})
-SESSIONS: Final = frozenset({"session", "session_flaky", "saga_session", "canon_effect", "canon_book_row"})
+SESSIONS: Final = frozenset(
+    {"session", "session_flaky", "saga_session", "teller_session", "canon_effect", "canon_book_row"}
+)
 """Activities that write through `ctx.session`."""
 FAILURES: Final = ATTEMPT_FAILED | {Kind.ACTIVITY_FAILED, Kind.COMPENSATION_FAILED}
+DEFECTS: Final = ("NameError", "TypeError", "AttributeError", "KeyError", "AssertionError", "IndexError")
+"""What no kitchen sink raises on purpose."""
 EXPECTED_ERRORS: Final = ("Flaky", "TerminalError", "ActivityTimeoutError", "nothing of it was written")
 
 
@@ -75,6 +81,7 @@ class Records:
         self.violations: list[str] = []
         self.sinks = True
         """The instances are kitchen sinks: which activities leave rows and messages is known by name."""
+        self.mail = MailChecks(world, self)
         self._world = world
         self._step = 0
         self._rows: dict[InstanceId, InstanceRow] = {}
@@ -149,6 +156,7 @@ class Records:
         before: Sequence[InstanceRow | None],
     ) -> None:
         """A transaction of a worker is durable. `before`: the rows of its instances as they were."""
+        self.mail.writer = worker
         for commit, verdict, row in zip(commits, verdicts, before, strict=True):
             if verdict is Verdict.CLAIM_LOST:
                 # A living worker loses a claim only by its own park or end, and is told of that.
@@ -208,6 +216,7 @@ class Records:
                 for failed in [each for each in known if each.kind == Kind.COMPENSATION_FAILED]:
                     self._recorded_at.pop((instance_id, failed.call_id), None)
             known.append(event)
+            self.mail.grown(instance_id, event)
 
     def _check_row(self, before: InstanceRow | None, row: InstanceRow, history: list[HistoryEvent]) -> None:
         last = next((event.kind for event in reversed(history)), None)
@@ -224,6 +233,8 @@ class Records:
             self.violate("I52", f"{row.id} is quarantined: {row.error}")
         if before is None:
             return
+        if row.status is not before.status:
+            self.mail.row_changed(row)
         if row.claim < before.claim or row.claim > before.claim + 1:
             self.violate("I2", f"{row.id}: claim went from {before.claim} to {row.claim}")
         if row.wakes < before.wakes:
@@ -234,10 +245,9 @@ class Records:
             self.violate("I6", f"{row.id}: {before.status} became {row.status}")
         if before.status in ENDED and row.status is before.status:
             self.violate("I6", f"{row.id} changed after it was {before.status}")
-        if row.owner is None and row.claimable_at_us is None and row.status not in ENDED | SET_ASIDE:
-            waits_for_child = row.reason.startswith("child ")
-            if not waits_for_child:
-                self.violate("I26", f"{row.id} is {row.status} ({row.reason}), unowned, and never due")
+        never_due = row.owner is None and row.claimable_at_us is None and row.status not in ENDED | SET_ASIDE
+        if never_due and not row.reason.startswith(("child ", "event ")):
+            self.violate("I26", f"{row.id} is {row.status} ({row.reason}), unowned, and never due")
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -252,12 +262,16 @@ class Records:
                 self.violate("I3", f"{instance_id}: what was written once has changed")
             self._check_order(instance_id, history)
             self._check_attempts(instance_id, history)
+            if row.error and any(f'"{name}"' in row.error for name in DEFECTS):
+                self.violate("sink", f"{instance_id} ended with {row.error}")
             if self.sinks:
                 self._check_effects(instance_id, history, effects, messages)
             self._check_saga(row, history)
             self._check_cancel(row, history)
             self._check_family(row, history)
             self._check_replay(row, history)
+        if self.sinks:
+            self.mail.check_end()
         known = {event for event in effects if (event[0], event[1]) not in self._recorded_at}
         for instance_id, call_id in known:
             self.violate("I10", f"{instance_id} {call_id} left a row, and no record")
@@ -325,12 +339,12 @@ class Records:
     ) -> None:
         for event in history:
             if event.kind == Kind.ACTIVITY_COMPLETED:
-                writes = event.name in ("session", "session_flaky", "saga_session")
+                writes = event.name in SESSIONS
                 if effects[instance_id, event.call_id] != int(writes):
                     self.violate("I9", f"{instance_id} {event.call_id} left {effects[instance_id, event.call_id]} rows")
                 expected = int(event.name in ("sender", "session_flaky"))
             else:
-                expected = int(event.kind == Kind.EVENT_SENT)
+                expected = int(event.kind == Kind.EVENT_SENT and event.name == "body.sent")
                 unsuccessful = event.kind in (Kind.ACTIVITY_FAILED, Kind.ACTIVITY_UNKNOWN)
                 if unsuccessful and effects[instance_id, event.call_id]:
                     self.violate("I10", f"{instance_id} {event.call_id} failed and left a row")
@@ -498,6 +512,9 @@ class _OracleNotes:
         return self._records.entered_body(instance_id, ORACLE)
 
     def not_before(self, instance_id: str, due_us: int) -> None:
+        pass
+
+    def wanted(self, instance_id: str, call_id: str, worker_id: str, criteria: Any, due_us: int | None) -> None:
         pass
 
 

@@ -13,18 +13,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
 import edda
+from edda.core.event import CloudEvent
 from edda.core.history import InstanceId
 from edda.core.lifecycle import Status
 from tests.databases import KINDS
-from tests.simulation.canonical import CANONICAL, Canonical
+from tests.simulation.canonical import CANONICAL, HEARING, Canonical
 from tests.simulation.faults import CRASHES, Fault, Plan
 from tests.simulation.outcome import problems_of
 from tests.simulation.real.matrix import run_real_matrix
@@ -41,6 +43,10 @@ BOUNDARIES: Final = frozenset(
         "session commit",
         "claim",
         "reap",
+        "accept",
+        "route",
+        "learn",
+        "look",
     }
 )
 INSTANCE: Final = "c"
@@ -53,11 +59,13 @@ class Boundaries(Plan):
         super().__init__(())
         self._crashes = dict(crashes)
         self.passed = 0
+        self.when_passed: Callable[[int], None] = lambda passed: None
 
     def draw(self, operation: str) -> Fault | None:
         if operation not in BOUNDARIES:
             return None
         fault = self._crashes.get(self.passed)
+        self.when_passed(self.passed)
         self.passed += 1
         return fault
 
@@ -90,7 +98,16 @@ class SimBench:
 class CanonicalWorld(World):
     """A world with one canonical instance, two workers, and restarts at once."""
 
-    def __init__(self, canonical: Canonical, plan: Boundaries, *, seed: int = 0, trace: bool = False) -> None:
+    def __init__(
+        self,
+        canonical: Canonical,
+        plan: Boundaries,
+        *,
+        seed: int = 0,
+        trace: bool = False,
+        sent_at: Sequence[int] | None = None,
+    ) -> None:
+        """`sent_at`: the boundaries at which somebody outside sends news; or a few seconds later, if it is needed."""
         start = Start(id=INSTANCE, workflow=canonical.workflow, arguments={})
         super().__init__(
             Scenario(
@@ -109,6 +126,20 @@ class CanonicalWorld(World):
         self._canonical = canonical
         if canonical.cancel_after:
             self.loop.after(self.loop.world, 20_000, self._cancel_when_due, start)
+        if sent_at is not None:
+            self._news = dict(enumerate(sent_at, start=1))
+            plan.when_passed = self._send_news
+            for number in self._news:
+                self.loop.after(self.loop.world, 3_000_000, self._send, number)
+
+    def _send_news(self, passed: int) -> None:
+        for number, place in list(self._news.items()):
+            if place == passed:
+                self.loop.after(self.loop.world, 0, self._send, number)
+
+    def _send(self, number: int) -> None:
+        if self._news.pop(number, None) is not None:
+            self.senders.send([news(number)])
 
     def _cancel_when_due(self, start: Start) -> None:
         history = self.store.history.get(InstanceId(INSTANCE), ())
@@ -127,12 +158,24 @@ class CanonicalWorld(World):
             self.records.violate("outcome", problem)
 
 
+def news(number: int) -> CloudEvent:
+    data = json.dumps({"to": INSTANCE, "n": number})
+    return CloudEvent(
+        id=f"news-{number}", source="/outside", type="canon.news", json=data, subject=INSTANCE if number == 2 else None
+    )
+
+
 def play_canonical(
-    canonical: Canonical, crashes: Sequence[tuple[int, Fault]], *, seed: int = 0, trace: bool = False
+    canonical: Canonical,
+    crashes: Sequence[tuple[int, Fault]],
+    *,
+    seed: int = 0,
+    trace: bool = False,
+    sent_at: Sequence[int] | None = None,
 ) -> tuple[list[str], int, list[str]]:
     """Run one cell of the matrix: its violations, the boundaries that were passed, and the trace."""
     plan = Boundaries(crashes)
-    world = CanonicalWorld(canonical, plan, seed=seed, trace=trace)
+    world = CanonicalWorld(canonical, plan, seed=seed, trace=trace, sent_at=sent_at)
     violations = world.run()
     if not violations:
         world.check_outcome()
@@ -156,7 +199,10 @@ def run_matrix(canonicals: Sequence[Canonical] = CANONICAL, *, pairs_max: int | 
     gc.freeze()
     try:
         for canonical in canonicals:
-            run_workflow(canonical, matrix, pairs_max, seed)
+            if canonical in HEARING:
+                run_hearing(canonical, matrix, seed)
+            else:
+                run_workflow(canonical, matrix, pairs_max, seed)
             gc.collect()
     finally:
         gc.unfreeze()
@@ -189,6 +235,22 @@ def run_workflow(canonical: Canonical, matrix: Matrix, pairs_max: int | None, se
             gc.collect()
 
 
+def run_hearing(canonical: Canonical, matrix: Matrix, seed: int, *, every: int = 1) -> None:
+    """News at each boundary, with a crash at each of those before or after it, and at none."""
+    name = canonical.workflow.name
+    _, boundaries, _ = play_canonical(canonical, (), seed=seed, sent_at=(0, 0))
+    matrix.boundaries[name] = boundaries
+    crashes = [None, *((number, fault) for number in range(boundaries + 2) for fault in CRASHES)]
+    cells = [(sent_at, gap, crash) for sent_at in range(boundaries + 2) for gap in (0, 3) for crash in crashes]
+    for number, (sent_at, gap, crash) in enumerate(cells[seed % every :: every]):
+        planned = () if crash is None else (crash,)
+        violations, _, _ = play_canonical(canonical, planned, seed=seed, sent_at=(sent_at, sent_at + gap))
+        matrix.singles += 1
+        _note(matrix, f"{name}, news at {sent_at} and {sent_at + gap}", planned, violations)
+        if number % 200 == 199:
+            gc.collect()
+
+
 def _note(matrix: Matrix, name: str, crashes: Sequence[tuple[int, Fault]], violations: Sequence[str]) -> None:
     if violations:
         where = ", ".join(f"{fault} boundary {number}" for number, fault in crashes) or "without a crash"
@@ -203,7 +265,8 @@ def main() -> int:
     parser.add_argument("--database", choices=KINDS, help="single crashes on a real database instead of the model")
     parser.add_argument("--crashes", nargs="*", default=None, help="trace one cell: 3:before 7:after")
     options = parser.parse_args()
-    chosen = [each for each in CANONICAL if options.only in (None, each.workflow.name)]
+    known = CANONICAL if options.database is not None else (*CANONICAL, *HEARING)
+    chosen = [each for each in known if options.only in (None, each.workflow.name)]
     if options.database is not None:
         return _main_real(options.database, chosen)
     if options.crashes is not None:

@@ -62,6 +62,12 @@ FAULTS: Final[Mapping[str, Sequence[Fault]]] = {
     "renew": (Fault.AWAY, Fault.LOST, Fault.NOT_DONE, *PAUSES, Fault.SLOW),
     "cancel": (*CRASHES, Fault.AWAY, Fault.LOST, Fault.NOT_DONE, *PAUSES, Fault.SLOW),
     "retry": (*CRASHES, Fault.AWAY, Fault.LOST, Fault.NOT_DONE, *PAUSES, Fault.SLOW),
+    # The inbox. The stores of real servers ask again when an answer was lost; SQLite's lets it out.
+    "accept": _WRITES,
+    "route": (*CRASHES, Fault.AWAY, Fault.LOST, Fault.NOT_DONE, Fault.REFUSED, *PAUSES, Fault.SLOW),
+    "learn": (*CRASHES, Fault.AWAY, Fault.LOST, Fault.NOT_DONE, *PAUSES, Fault.SLOW),
+    "look": (Fault.CRASH_BEFORE, *_READS, Fault.PAUSE_AFTER),
+    "unrouted": _READS,
     "histories": _READS,
     "children": _READS,
     "notices": _READS,
@@ -111,6 +117,7 @@ _OPERATIONS: Final = tuple(FAULTS)
 _COMMON: Final = (
     *("write step", "write step", "write park", "write end", "session commit", "claim", "write undo"),
     *("write child", "retire", "cancel", "retry"),
+    *("accept", "route", "look"),
 )
 
 
@@ -134,5 +141,13 @@ def plan_of(random: Random) -> Plan:
     return Plan(faults)
 
 
-_GO_ON: Final = {"write step": 0.8, "retire": 0.1, "cancel": 0.2, "retry": 0.2, "write child": 0.2, "children": 0.3}
+_GO_ON: Final = {
+    "write step": 0.8,
+    "retire": 0.1,
+    "cancel": 0.2,
+    "retry": 0.2,
+    "write child": 0.2,
+    "children": 0.3,
+    "learn": 0.2,
+}
 """The chance that one more call of this operation goes well before the fault."""

@@ -41,6 +41,7 @@ LATE_US_MAX: Final = 1_500_000
 _ERRORS: Final = (Fenced, StorageError, UnknownOutcome, SerializationFailure)
 _WAIT_FOR_THE_GATE: Final = frozenset(
     {"write start", "write step", "write child", "write park", "write undo", "write end", "claim", "settle", "reap"}
+    | {"accept", "route", "learn"}
 )
 """What cannot be done while another transaction is open, where the database has one writer."""
 
@@ -243,10 +244,10 @@ class FaultyStore:
         return self.call("retry", lambda: self.world.verb(self.node, "retry", self.model.retry(instance_id)))
 
     def accept(self, events: Sequence[CloudEvent]) -> asyncio.Future[tuple[Receipt, ...]]:
-        return self.call("accept", lambda: self.world.verb(self.node, "accept", self.model.accept(events)))
+        return self.call("accept", lambda: self.world.mail_verb(self.node, "accept", self.model.accept(events)))
 
     def route(self, keys: Sequence[EventKey]) -> asyncio.Future[Routed]:
-        return self.call("route", lambda: self.world.verb(self.node, "route", self.model.route(keys)))
+        return self.call("route", lambda: self.world.mail_verb(self.node, "route", self.model.route(keys)))
 
     def subscribe(self, subscriptions: Collection[Subscription], *, lasting_us: int) -> asyncio.Future[None]:
         return self.call("", lambda: run_now(self.model.subscribe(subscriptions, lasting_us=lasting_us)))
@@ -257,10 +258,14 @@ class FaultyStore:
     def look(
         self, looks: Sequence[Look], *, unrouted: bool = False
     ) -> asyncio.Future[Mapping[InstanceId, Sequence[InboxEvent]]]:
-        return self.call("look", lambda: run_now(self.model.look(looks, unrouted=unrouted)))
+        return self.call("look", lambda: self.world.look(self.node, self.model.look(looks, unrouted=unrouted)))
 
     def learn(self, event_type: str, fields: Fields, *, since_us: int) -> asyncio.Future[None]:
-        return self.call("learn", lambda: run_now(self.model.learn(event_type, fields, since_us=since_us)))
+        def do() -> Any:
+            learning = self.model.learn(event_type, fields, since_us=since_us)
+            return self.world.mail_verb(self.node, f"learn {fields}", learning)
+
+        return self.call("learn", do)
 
     def expire(self, *, before_us: int, limit: int) -> asyncio.Future[int]:
         return self.call("expire", lambda: run_now(self.model.expire(before_us=before_us, limit=limit)))

@@ -10,14 +10,24 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+from collections.abc import Iterator
 from random import Random
 from typing import Any, Final, Protocol, cast
 
 import edda
+from edda.core.routing import Criteria
 from edda.retry import RetryPolicy
 from edda.workflow import current_app
 
 SINK: Final = "kitchen_sink"
+GO: Final = "sink.go"
+"""Everybody who waits gets one of these."""
+PAID: Final = "sink.paid"
+"""One of these is for one wait."""
+NOTE: Final = "sink.note"
+"""These are addressed."""
+ECHO: Final = "sink.echo"
+"""What a sink sends to itself."""
 Node = tuple[Any, ...]
 
 FAST: Final = RetryPolicy(initial_interval=0.02, backoff_coefficient=2.0, max_attempts=3)
@@ -40,6 +50,9 @@ class Notes(Protocol):
     def entered(self, instance_id: str, call_id: str, worker_id: str, attempt: int, name: str, args: Any) -> None: ...
     def left(self, instance_id: str, call_id: str, worker_id: str, attempt: int) -> None: ...
     def not_before(self, instance_id: str, due_us: int) -> None: ...
+    def wanted(
+        self, instance_id: str, call_id: str, worker_id: str, criteria: Criteria, due_us: int | None
+    ) -> None: ...
 
 
 def _notes() -> Notes:
@@ -130,6 +143,30 @@ async def sender(ctx: edda.WorkflowContext, number: int, naps: int) -> int:
     return number
 
 
+@edda.activity(retry_policy=FAST)
+async def teller(ctx: edda.WorkflowContext, number: int, naps: int, event_type: str) -> int:
+    """Sends an event to our own inbox; nobody hears of it from an attempt that failed."""
+    await edda.send_event(event_type, SINK, words(ctx, number))
+    await _work(ctx, naps, number)
+    if ctx.activity.attempt <= naps % 2:
+        raise Flaky("not yet")
+    return number
+
+
+@edda.activity(retry_policy=ONCE)
+async def teller_session(ctx: edda.WorkflowContext, number: int, naps: int) -> int:
+    """Its event goes with its row."""
+    ctx.session.add(cast("Any", ("effect", str(ctx.instance_id), ctx.activity.id, number)))
+    await edda.send_event(GO, SINK, words(ctx, number))
+    await _work(ctx, naps, number)
+    return number
+
+
+def words(ctx: edda.WorkflowContext, number: int) -> dict[str, Any]:
+    """What is in an event of the sinks: who waits for it, or who sent it, and at which node."""
+    return {"to": str(ctx.instance_id), "n": number}
+
+
 async def _undo(ctx: edda.WorkflowContext, number: int) -> None:
     await _work(ctx, number, number)
 
@@ -181,7 +218,11 @@ async def saga_lost(ctx: edda.WorkflowContext, number: int, naps: int) -> int:
 LEAVES: Final = (
     *("plain", "plain", "session", "session", "flaky", "patient", "saga", "saga", "saga_session"),
     *("sleep", "timer", "sender", "send", "clock", "patched", "registered", "session_flaky", "slow_answer"),
+    *("event", "paid", "paid", "note", "deadline", "deadline", "echo", "tell"),
 )
+WAITING: Final = ("event", "paid", "note", "deadline")
+"""Leaves whose events come from outside."""
+DEADLINES: Final = (0.0, 0.01, 0.05, 0.3, 1.2, 14.0)
 RARE_LEAVES: Final = ("child_run", "child_start", "hopeless", "terminal", "saga_lost", "long_timer", "detached")
 COMPOUNDS: Final = ("gather", "gather", "group", "group", "timeout", "wait_for", "sequence", "catch", "catch", "spawn")
 
@@ -217,7 +258,10 @@ class Maker:
                 kind = "plain"
             else:
                 self.children -= 1
-        return (kind, self._next(), self.random.randrange(6))
+        one = (kind, self._next(), self.random.randrange(6))
+        if kind in ("event", "deadline") and self.random.random() < 0.3:  # at the same time as another one like it
+            return ("gather", self._next(), one[2], one, (kind, self._next(), one[2]))
+        return one
 
     def _next(self) -> int:
         self.number += 1
@@ -229,8 +273,32 @@ def tree_of(seed: int, size: int) -> Node:
     return Maker(seed, size).tree()
 
 
+def has(node: Node, *kinds: str) -> bool:
+    return node[0] in kinds or any(has(child, *kinds) for child in node[3:])
+
+
 def has_children(node: Node) -> bool:
-    return node[0] in ("child_run", "child_start", "detached") or any(map(has_children, node[3:]))
+    return has(node, "child_run", "child_start", "detached")
+
+
+def waiting(node: Node) -> Iterator[Node]:
+    """The leaves that wait for an event from outside."""
+    if node[0] in WAITING:
+        yield node
+    for child in node[3:]:
+        yield from waiting(child)
+
+
+def asked_by(instance_id: str, kind: str, number: int, option: int) -> tuple[str, str, dict[str, Any]]:
+    """What a waiting leaf asks for: the id of its call, the type, and the rest of the arguments."""
+    call_id = f"{kind}-{number}"
+    if kind == "event":
+        return call_id, GO, {}
+    if kind == "note":
+        return call_id, NOTE, {}
+    if kind == "paid" and option % 2:
+        return call_id, PAID, {"subject": f"{instance_id}:{number}"}
+    return call_id, PAID, {"match": {"to": instance_id, "n": number}}
 
 
 # -- the workflow ----------------------------------------------------------------------------------------------------
@@ -342,6 +410,66 @@ class Body:
 
     async def send(self, number: int, option: int, children: list[Node]) -> Any:
         return await edda.send_event_transactional(self.ctx, "body.sent", "sink", {"number": number})
+
+    async def event(self, number: int, option: int, children: list[Node]) -> Any:
+        return await self._wait("event", number, option)
+
+    async def paid(self, number: int, option: int, children: list[Node]) -> Any:
+        return await self._wait("paid", number, option)
+
+    async def note(self, number: int, option: int, children: list[Node]) -> Any:
+        return await self._wait("note", number, option)
+
+    async def deadline(self, number: int, option: int, children: list[Node]) -> Any:
+        try:
+            return await self._wait("deadline", number, option, DEADLINES[option] + number % 4 * 3 / 1000)
+        except edda.EventTimeoutError:
+            if number % 5 == 0:
+                raise
+            return "no event"
+
+    async def echo(self, number: int, option: int, children: list[Node]) -> Any:
+        """Hears what it sends itself, from its body or from an activity, before it waits or meanwhile."""
+        here = self.ctx.instance_id
+        if option < 2:
+            await edda.send_event(ECHO, SINK, words(self.ctx, number), to=here if option else None)
+            return await self._hear(number)
+        if option == 3:  # at the last moment
+            return await asyncio.gather(self._hear(number, 0.05 + number % 4 / 1000), self._tell_late(number))
+        if option == 2:
+            tells: Any = edda.send_event(ECHO, SINK, words(self.ctx, number))
+        else:
+            tells = teller(self.ctx, number, option, ECHO)
+        return await asyncio.gather(self._hear(number), tells)
+
+    async def tell(self, number: int, option: int, children: list[Node]) -> Any:
+        if option < 2:
+            return await edda.send_event(GO, SINK, words(self.ctx, number))
+        if option < 4:
+            return await teller(self.ctx, number, option, GO)
+        return await teller_session(self.ctx, number, option)
+
+    async def _hear(self, number: int, deadline: float | None = None) -> Any:
+        try:
+            return await self._ask(f"echo-{number}", ECHO, deadline, match={"to": self.ctx.instance_id, "n": number})
+        except edda.EventTimeoutError:
+            return "silence"
+
+    async def _tell_late(self, number: int) -> Any:
+        await asyncio.sleep(0.047)
+        return await edda.send_event(ECHO, SINK, words(self.ctx, number))
+
+    async def _wait(self, kind: str, number: int, option: int, deadline: float | None = None) -> Any:
+        call_id, event_type, more = asked_by(self.ctx.instance_id, kind, number, option)
+        return await self._ask(call_id, event_type, deadline, **more)
+
+    async def _ask(self, call_id: str, event_type: str, deadline: float | None, **more: Any) -> Any:
+        ctx = self.ctx
+        now_us = round(ctx.now().timestamp() * 1_000_000)
+        due_us = None if deadline is None else now_us + round(deadline * 1_000_000)
+        _notes().wanted(ctx.instance_id, call_id, ctx.worker_id, Criteria.of(event_type, **more), due_us)
+        got = await edda.wait_event(ctx, event_type, deadline, event_id=call_id, **more)
+        return (got.id, got.source, got.data)
 
     async def registered(self, number: int, option: int, children: list[Node]) -> Any:
         await edda.register_compensation(self.ctx, undo_saga, number)

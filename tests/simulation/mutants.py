@@ -37,31 +37,14 @@ from tests.simulation.canonical import CANONICAL
 from tests.simulation.crash_matrix import play_canonical
 from tests.simulation.faults import Fault, Plan
 from tests.simulation.faulty_store import FaultyStore
+from tests.simulation.kitchen_sink import kitchen_sink, tree_of
+from tests.simulation.mail_mutants import MAIL_MUTANTS
+from tests.simulation.planting import MUTANTS, mutant, swapped
 from tests.simulation.run import COLLECT_EVERY
-from tests.simulation.world import play, scenario_of
+from tests.simulation.world import Scenario, Start, play, scenario_of
 
-Mutant = Callable[[], Any]
-MUTANTS: Final[dict[str, Mutant]] = {}
 SCHEDULES_MAX: Final = 3000
-
-
-@contextmanager
-def swapped(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Replace an attribute by `make(original)` for a while."""
-    original = owner.__dict__[name] if isinstance(owner, type) else getattr(owner, name)
-    setattr(owner, name, make(original))
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
-
-
-def mutant(title: str) -> Callable[[Mutant], Mutant]:
-    def add(plant: Mutant) -> Mutant:
-        MUTANTS[title] = plant
-        return plant
-
-    return add
+assert set(MAIL_MUTANTS) < {*MUTANTS, ""}, "those of events are planted by their import"
 
 
 # -- fences ------------------------------------------------------------------------------------------------------------
@@ -483,9 +466,42 @@ def _unanswered_park(seed: int) -> list[str]:
     return play(replace(scenario, plan=plan, always_evict=1.0, crashes=(), pauses=(), shutdowns=())).violations
 
 
+def _broadcast(seed: int) -> list[str]:
+    """One event for three instances that wait for nothing else, of which only one is woken at a time."""
+    tree = next(number for number in range(seed * 1000, seed * 1000 + 1000) if tree_of(number, 1)[3][0] == "event")
+    starts = [Start(id=f"i{n}", workflow=kitchen_sink, arguments={"seed": tree, "size": 1}) for n in range(3)]
+    scenario = Scenario(seed=seed, starts=starts, plan=Plan(()), early=0.0, letters_max=1, woken_max=1, workers=2)
+    return play(scenario).violations
+
+
+def _two_deadlines(seed: int) -> list[str]:
+    """Two deadlines one right after the other, and the look that follows the first is answered late."""
+
+    def suits(leaf: Any) -> bool:
+        return leaf[0] == "gather" and all(child[0] == "deadline" and child[2] in (2, 3) for child in leaf[3:])
+
+    tree = next(number for number in range(seed * 5000, seed * 5000 + 5000) if suits(tree_of(number, 1)[3]))
+    start = Start(id="i0", workflow=kitchen_sink, arguments={"seed": tree, "size": 1})
+    plan = Plan([("look", seed % 2 + 1, Fault.SLOW)])
+    return play(Scenario(seed=seed, starts=[start], plan=plan, early=0.0, workers=1)).violations
+
+
+def _slow_start(seed: int) -> list[str]:
+    """A process stands still while its start is answered; what it waits for had been sent shortly before."""
+    tree = next(number for number in range(seed * 5000, seed * 5000 + 5000) if tree_of(number, 1)[3][0] == "paid")
+    start = Start(id="i0", workflow=kitchen_sink, arguments={"seed": tree, "size": 1}, at_us=1_500_000)
+    plan = Plan([("write start", 0, Fault.PAUSE_BEFORE)])
+    scenario = Scenario(seed=seed, starts=[start], plan=plan, early=1.0, workers=1, always_evict=0.0)
+    return play(scenario).violations
+
+
 TARGETED: Final[dict[str, Callable[[int], list[str]]]] = {
     "ours: what the body does at once overtakes a recorded result": _order,
     "release without the claim number": _unanswered_park,
+    "ours: a deadline that passes during a look is over with it": _two_deadlines,
+    "ours: an instance whose creation was answered late counts from the answer": _slow_start,
+    "events: a chunk counts as everybody": _broadcast,
+    "events: the cursor of a broadcast begins behind the next one": _broadcast,
 }
 """Scenarios of their own for mutants that need a rare conjunction; without the mutant they must show no violation."""
 

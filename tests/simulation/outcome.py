@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
+from edda.core.event import CloudEvent
 from edda.core.history import HistoryEvent, InstanceId, Kind
 from edda.core.lifecycle import ENDED, SET_ASIDE, Status
 from edda.engine.codec import Stored
@@ -30,6 +32,10 @@ class Dump(Protocol):
 
     @property
     def outbox(self) -> Sequence[Any]: ...
+    @property
+    def inbox(self) -> Mapping[Any, Any]:
+        """Events, each with its `event`."""
+        ...
 
 
 def problems_of(canonical: Canonical, instance_id: str, dump: Dump) -> Iterator[str]:
@@ -56,7 +62,22 @@ def problems_of(canonical: Canonical, instance_id: str, dump: Dump) -> Iterator[
         yield f"rows {dump.effects}, not {dict(expected)}"
     if len(dump.outbox) != canonical.messages:
         yield f"{len(dump.outbox)} messages, not {canonical.messages}"
+    events = [event for history in dump.history.values() for event in history]
+    received = Counter(
+        (event.instance_id, event.details()["key"]) for event in events if event.kind == Kind.EVENT_RECEIVED
+    )
+    if any(count > 1 for count in received.values()):
+        yield f"received twice: {+received}"
+    posts = [
+        one.event.id for one in dump.inbox.values() if one.event.source == "canon" and _is_of(one.event, instance_id)
+    ]
+    if len(posts) != canonical.posts:
+        yield f"{len(posts)} events in the inbox, not {canonical.posts}"
     if len(dump.rows) != 1 + canonical.children:
         yield f"{len(dump.rows) - 1} children, not {canonical.children}"
     if any(other.status not in ENDED | SET_ASIDE for other in dump.rows.values()):
         yield "a child goes on for ever"
+
+
+def _is_of(event: CloudEvent, instance_id: str) -> bool:
+    return instance_id in (event.target, json.loads(event.json or "{}").get("to"))

@@ -9,8 +9,8 @@ import os
 
 import pytest
 
-from tests.simulation.canonical import CANONICAL, Canonical
-from tests.simulation.crash_matrix import Matrix, run_workflow
+from tests.simulation.canonical import CANONICAL, HEARING, Canonical
+from tests.simulation.crash_matrix import Matrix, run_hearing, run_workflow
 from tests.simulation.mutants import MUTANTS, TARGETED, hunt
 from tests.simulation.run import run_many
 from tests.simulation.world import play, scenario_of
@@ -55,6 +55,9 @@ REGRESSIONS = (
     7049596,
     8077970,
     8089539,
+    73,
+    792,
+    1038,
 )
 """Seeds that once showed a bug, of the engine or of the simulation."""
 
@@ -86,6 +89,15 @@ def test_a_crash_at_any_commit_changes_no_outcome(canonical: Canonical) -> None:
     run_workflow(canonical, matrix, 12, 0)
     assert matrix.failures == []
     assert matrix.singles >= 8
+
+
+@pytest.mark.parametrize("canonical", HEARING, ids=lambda each: each.workflow.name)
+def test_an_event_sent_at_any_moment_is_received_once(canonical: Canonical) -> None:
+    """At each boundary, with a crash at some of the others; `python -m tests.simulation.crash_matrix` tries all."""
+    matrix = Matrix()
+    run_hearing(canonical, matrix, 0, every=11)
+    assert matrix.failures == []
+    assert matrix.singles >= 40
 
 
 @pytest.mark.parametrize("title", TARGETED)

@@ -20,17 +20,23 @@ from edda.app import EddaApp
 from edda.core.commit import Batch, BatchOutcome, Commit, NewInstance, Verdict
 from edda.core.history import InstanceId, Kind, WorkerId
 from edda.core.lifecycle import ENDED, REPAIRABLE, SET_ASIDE, Status
+from edda.core.routing import Criteria
+from edda.engine import event_waits
 from edda.engine.engine import Engine
 from edda.engine.environment import Environment
 from edda.exceptions import EddaError, NotCancellableError, StorageError
+from edda.storage import memory_inbox
+from edda.storage.inbox import FOUND_MAX, WOKEN_MAX
 from edda.storage.memory import MemoryStore
 from edda.storage.port import Claims, UnknownOutcome
 from edda.workflow import Workflow, constructed_apps
 from tests.simulation.checkers import Incarnation, Records
 from tests.simulation.faults import Fault, Plan, plan_of
 from tests.simulation.faulty_store import FaultyStore, FaultyTransaction, run_now
-from tests.simulation.kitchen_sink import has_children, kitchen_sink, tree_of
+from tests.simulation.kitchen_sink import Node as Tree
+from tests.simulation.kitchen_sink import has, has_children, kitchen_sink, tree_of, waiting
 from tests.simulation.loop import Process, SimLoop
+from tests.simulation.senders import Senders
 
 EPOCH_US: Final = 1_700_000_000_000_000
 LEASE_SECONDS: Final = 3.0
@@ -71,6 +77,13 @@ class Scenario:
     crashes: tuple[int, ...] = ()
     pauses: tuple[int, ...] = ()
     restart_us: tuple[int, int] = (20_000, 2_500_000)
+    early: float = 0.5
+    """The share of events that are sent before anybody waits for them."""
+    copies: float = 0.2
+    """The chance that an event is sent twice, though it was answered."""
+    letters_max: int = 1_000_000
+    woken_max: int = WOKEN_MAX
+    found_max: int = FOUND_MAX
     one_writer: bool = False
     """As on SQLite: an open session keeps all writes waiting."""
 
@@ -83,8 +96,8 @@ def scenario_of(seed: int) -> Scenario:
     for number in range(random.choice((1, 1, 1, 2, 2, 3))):
         size = random.choice((2, 3, 4, 5, 6, 8))
         tree = random.randrange(1 << 30)
-        if number == 0 and ("write child" in plan or "children" in plan):
-            while not has_children(tree_of(tree, size)):
+        if number == 0:
+            while not _suits(tree_of(tree, size), plan):
                 tree += 1
         at_us = random.choice((0, 0, 1_000, 200_000))
         cancelled = random.random() < 0.27 or (number == 0 and "cancel" in plan)
@@ -109,6 +122,10 @@ def scenario_of(seed: int) -> Scenario:
         starts=starts,
         plan=plan,
         one_writer=one_writer,
+        early=random.choice((0.0, 0.5, 1.0)),
+        copies=random.choice((0.0, 0.2, 0.6)),
+        woken_max=random.choice((WOKEN_MAX, 1, 2)),
+        found_max=random.choice((FOUND_MAX, 1, 2)),
         workers=1 if one_writer else random.choice((1, 2, 2, 2, 3)),
         always_evict=random.choice((0.0, 0.0, 0.5, 1.0)),
         presence=random.choice((0.0, 1.0, 1.0)),
@@ -117,6 +134,15 @@ def scenario_of(seed: int) -> Scenario:
         crashes=times(0.25, 3),
         pauses=times(0.15, 2),
     )
+
+
+def _suits(tree: Tree, plan: Plan) -> bool:
+    """Whether there is in it what the faults of the plan are to hit."""
+    if ("write child" in plan or "children" in plan) and not has_children(tree):
+        return False
+    if "learn" in plan and not has(tree, "paid", "deadline", "echo"):
+        return False
+    return not ("accept" in plan or "route" in plan or "look" in plan) or any(waiting(tree))
 
 
 class Node:
@@ -187,6 +213,7 @@ class World:
         self.plan = scenario.plan
         self.store = MemoryStore(now_us=self._now_us)
         self.records = Records(self)
+        self.mail = self.records.mail
         self.nodes: list[Node] = []
         self.hits: Counter[tuple[str, str]] = Counter()
         """(operation, fault) -> how often; fault "ok" counts the calls that went well."""
@@ -198,6 +225,7 @@ class World:
         self.disturbances = 0
         """Crashes, pauses, lost presences: each may cost an attempt."""
         self.trace: list[str] | None = [] if trace else None
+        self.senders = Senders(self)
         self._last_fault_us = 0
         self._acknowledged: set[str] = set()
         self._starting: dict[str, Node] = {}
@@ -210,13 +238,16 @@ class World:
         """Play it; returns the violations."""
         loop, scenario = self.loop, self.scenario
         guard = _Logs(self)
+        limits = (memory_inbox.WOKEN_MAX, memory_inbox.FOUND_MAX)
         try:
+            self._limit(scenario.woken_max, scenario.found_max)
             for _ in range(scenario.workers):
                 self._boot()
             for start in scenario.starts:
                 loop.after(loop.world, start.at_us, self._start, start)
                 if start.cancel_at_us is not None:
                     loop.after(loop.world, start.cancel_at_us, self._cancel, start)
+                self.senders.ahead(start)
             for at_us in scenario.crashes:
                 loop.after(loop.world, at_us, self._disturb, "crash", self.crash)
             for at_us in scenario.pauses:
@@ -239,8 +270,15 @@ class World:
             self.records.violate("I52", str(error))
         finally:
             self._put_away()
+            self._limit(*limits)
             guard.remove()
         return self.records.violations
+
+    def _limit(self, woken_max: int, found_max: int) -> None:
+        """Small worlds have chunks, too, if chunks are small."""
+        setattr(memory_inbox, "WOKEN_MAX", woken_max)  # noqa: B010
+        for module in (memory_inbox, event_waits):
+            setattr(module, "FOUND_MAX", found_max)  # noqa: B010
 
     def _now_us(self) -> int:
         return EPOCH_US + self.loop.now_us
@@ -330,11 +368,11 @@ class World:
 
     # -- people ------------------------------------------------------------------------------------------------------
 
-    def _serving(self) -> list[Node]:
+    def serving(self) -> list[Node]:
         return [node for node in self.nodes if node.ready and not node.process.dead and not node.process.held]
 
     def _start(self, start: Start) -> None:
-        serving = self._serving()
+        serving = self.serving()
         if serving:
             node = self._starting[start.id] = self.random.choice(serving)
             self.loop.spawn(node.process, self._start_at(node, start))
@@ -353,7 +391,7 @@ class World:
                 self.records.violate("202", f"{start.id} was acknowledged, and is not there")
 
     def _cancel(self, start: Start) -> None:
-        serving = self._serving()
+        serving = self.serving()
         if serving and start.id in self.store.rows and self._cancelled.get(start.id) != "done":
             node = self.random.choice(serving)
             self.loop.spawn(node.process, self._cancel_at(node, start.id))
@@ -392,10 +430,12 @@ class World:
                     self._start(start)
         for row in list(self.store.rows.values()):
             if row.status in REPAIRABLE and self._repairs[row.id] < self._repairs_allowed(row.status):
-                serving = self._serving()
+                serving = self.serving()
                 if serving:
                     node = self.random.choice(serving)
                     loop.spawn(node.process, self._repair_at(node, row.id))
+        self.senders.look_after()
+        self.mail.look_after(loop.now_us - self._last_fault_us)
         if self._finished():
             loop.stop()
             return
@@ -479,6 +519,18 @@ class World:
         self.records.changed()
         return answer
 
+    def mail_verb(self, node: Node, name: str, verb: Any) -> Any:
+        answer = self.verb(node, name, verb)
+        self.mail.mail_changed()
+        return answer
+
+    def look(self, node: Node, verb: Any) -> Any:
+        found = run_now(verb)
+        if self.trace is not None:
+            told = {name: [f"{one.event.source}/{one.event.id}" for one in mail] for name, mail in found.items()}
+            self.note(node, f"look -> {told}")
+        return found
+
     # -- notes -------------------------------------------------------------------------------------------------------
 
     def count(self, operation: str) -> None:
@@ -511,6 +563,10 @@ class World:
     def not_before(self, instance_id: str, due_us: int) -> None:
         if self._now_us() < due_us:
             self.records.violate("I29", f"{instance_id}: a timer due at {due_us} fired at {self._now_us()}")
+
+    def wanted(self, instance_id: str, call_id: str, worker_id: str, criteria: Criteria, due_us: int | None) -> None:
+        self.mail.wanted(instance_id, call_id, worker_id, criteria, due_us)
+        self.senders.wanted(instance_id, call_id, criteria, due_us)
 
     def node_of(self, worker_id: str) -> Node | None:
         return next((node for node in self.nodes if worker_id in node.workers), None)
@@ -550,7 +606,7 @@ def _shown(commit: Commit) -> str:
     status = getattr(commit.row, "status", "")
     extras = "".join(
         f" {name}={len(getattr(commit, name))}"
-        for name in ("children", "outbox", "wakes", "cancels")
+        for name in ("children", "outbox", "wakes", "cancels", "waits", "waits_over", "posts")
         if getattr(commit, name)
     )
     return f"{commit.instance_id}#{commit.claim} [{records}] {row}{f' {status}' if status else ''}{extras}"

@@ -243,6 +243,18 @@ async def test_events_come_in_the_order_of_acceptance(world: World) -> None:
     assert await found(world, "a", PAID) == ["9", "8", "7", "6", "5"]
 
 
+async def test_events_that_come_together_stay_in_their_order(world: World) -> None:
+    together = [paid(str(n)) for n in range(6)]
+    await world.store.accept(together)
+    await world.start(new("b", owner=W1))
+    posts = tuple(Post(1, paid(f"posted {n}")) for n in range(6))
+    await world.write(commit("b", 1, posts=posts))
+    assert await found(world, "a", PAID, unrouted=True) == [
+        *(event.id for event in together),
+        *(post.event.id for post in posts),
+    ]
+
+
 async def test_events_from_before_the_start_are_not_found(world: World) -> None:
     await world.store.accept([paid()])
     assert await found(world, "a", PAID, since_us=10**18) == []

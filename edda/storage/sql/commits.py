@@ -100,7 +100,7 @@ def _write_commits(
     if messages:
         yield Statement(INSERT_OUTBOX, messages, many=True)
     yield from _write_waits(dialect, accepted)
-    posts = [inbox_row(post.event, now_us) for commit in accepted for post in commit.posts]
+    posts = [inbox_row(post.event, now_us + n) for commit in accepted for n, post in enumerate(commit.posts)]
     if posts:
         yield Statement(INSERT_EVENT + dialect.if_absent_in(INBOX), posts, many=True)
     children = [new_instance_row(child, now_us) for commit in accepted for child in commit.children]

@@ -63,16 +63,16 @@ def _store(dialect: Dialect, fresh: Mapping[EventKey, CloudEvent]) -> Verb[set[E
     """Returns which of them were not there. Others may store the same at the same moment: only one gives it routes,
     with the time that stands in its row, or expiry would not find them again."""
     sets, now_us = yield from _fields_and_clock(dialect, {event.type for event in fresh.values()})
+    timed = {key: now_us + place for place, key in enumerate(fresh)}
     rows = [
-        inbox_row(event, now_us, key=key, indexed=len(sets.get(event.type, ()))) for key, event in sorted(fresh.items())
+        inbox_row(event, timed[key], key=key, indexed=len(sets.get(event.type, ())))
+        for key, event in sorted(fresh.items())
     ]
     yield Statement(INSERT_EVENT + dialect.if_absent_in(INBOX), rows, many=True)
     condition, params = dialect.within("event_key", sorted(fresh))
-    found, _ = yield Statement(
-        f"select event_key from edda_inbox where {condition} and accepted_at_us = ?", (*params, now_us)
-    )
-    stored = {EventKey(row[0]) for row in found}
-    yield from insert_routes(dialect, [(key, now_us, fresh[key]) for key in stored], sets)
+    found, _ = yield Statement(f"select event_key, accepted_at_us from edda_inbox where {condition}", params)
+    stored = {EventKey(key) for key, at_us in found if int(at_us) == timed[key]}
+    yield from insert_routes(dialect, [(key, timed[key], fresh[key]) for key in stored], sets)
     return stored
 
 

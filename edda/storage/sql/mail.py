@@ -165,7 +165,13 @@ def unrouted(dialect: Dialect, *, older_than_us: int, limit: int) -> Verb[tuple[
 
 
 def look(dialect: Dialect, looks: Sequence[Look], *, unrouted: bool) -> Verb[dict[InstanceId, Sequence[InboxEvent]]]:
-    """Events for each of these instances, in order of acceptance."""
+    """Events for each of these instances, in order of acceptance.
+
+    Those on their way are read first: one that gets its routes meanwhile is found by them.
+    """
+    fresh: Sequence[InboxEvent] = ()
+    if unrouted:
+        fresh = yield from _fresh(dialect, {wanted.type for one in looks for wanted in one.wanted})
     keys: dict[InstanceId, dict[EventKey, int]] = {}
     for one in looks:
         keys[one.instance_id] = {}
@@ -177,9 +183,6 @@ def look(dialect: Dialect, looks: Sequence[Look], *, unrouted: bool) -> Verb[dic
         rows, _ = yield Statement(f"select {EVENT_LIST} from edda_inbox where {condition}", params)
         events |= {row[0]: inbox_event(row) for row in rows}
     addressed = yield from _addressed(dialect, looks)
-    fresh: Sequence[InboxEvent] = ()
-    if unrouted:
-        fresh = yield from _fresh(dialect, {wanted.type for one in looks for wanted in one.wanted})
     return {
         one.instance_id: _sorted(
             [events[key] for key in keys[one.instance_id] if key in events],

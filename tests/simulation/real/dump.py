@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 from edda.core.history import HistoryEvent, InstanceId
 from edda.core.lifecycle import ENDED, SET_ASIDE
+from edda.core.routing import EventKey
+from edda.storage.inbox import InboxEvent
 from edda.storage.port import InstanceRow
 from edda.storage.sql import open_store
 from edda.storage.sql.database import Lane
+from edda.storage.sql.rows import EVENT_LIST, inbox_event
 from edda.storage.sql.verb import Row, Statement, Verb
 from tests.simulation import checkers
 from tests.simulation.checkers import Records
@@ -41,6 +44,9 @@ class CellDump:
     effects: list[tuple[str, str, str]] = field(default_factory=list[tuple[str, str, str]])
     outbox: list[Message] = field(default_factory=list[Message])
     workers: dict[str, Any] = field(default_factory=dict[str, Any])
+    inbox: dict[EventKey, InboxEvent] = field(default_factory=dict[EventKey, InboxEvent])
+    """Of all cells."""
+    waits: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
 
     @property
     def is_quiet(self) -> bool:
@@ -75,6 +81,8 @@ async def dump(url: str, board: Board) -> Dump:
         histories = await store.histories([InstanceId(each) for each in ids])
         effects = await _read(store, "select instance_id, call_id from canon_effect")
         messages = await _read(store, "select instance_id, seq from edda_outbox order by instance_id, seq, ordinal")
+        inbox = [inbox_event(row) for row in await _read(store, f"select {EVENT_LIST} from edda_inbox")]
+        waits = await _read(store, "select instance_id, call_id from edda_wait")
         workers = await _read(store, "select id from edda_worker where state = 'dead'")
     finally:
         await store.close()
@@ -87,6 +95,10 @@ async def dump(url: str, board: Board) -> Dump:
         cells[_cell(instance_id)].effects.append(("effect", instance_id, call_id))
     for instance_id, seq in messages:
         cells[_cell(instance_id)].outbox.append(Message(instance_id, seq))
+    for instance_id, call_id in waits:
+        cells[_cell(instance_id)].waits.add((instance_id, call_id))
+    for cell in cells.values():
+        cell.inbox = {one.key: one for one in inbox}
     return Dump(dict(cells), {row[0] for row in workers} - board.killed.keys())
 
 
@@ -111,6 +123,8 @@ def check(cell: Cell, stored: CellDump, declared_dead: set[str]) -> Iterator[str
     records.check_end()
     yield from records.violations
     yield from _check_effects(stored)
+    if stored.waits:
+        yield f"I26: waits are left: {stored.waits}"
     yield from (f"outcome: {problem}" for problem in problems_of(cell.canonical, cell.id, stored))
 
 

@@ -14,11 +14,13 @@ must be those of one of the two serial orders on the model, where verbs are atom
 - `mutants`: planted bugs, so that we know that the matrix would see some.
 
 The verbs: `create` (by a client), `start` (by a worker), `claim`, `step`, `park`, `undo`, `finish` (an end, or set
-aside), `deliver` (a commit that wakes a parent or cancels children: the only deliveries there are), `cancel`, `retry`,
-`renew`, `reap`, `release` (the port's `retire`: a worker gives back all it holds; `park` gives back one), `settle`.
+aside), `deliver` (a commit that wakes a parent or cancels children), `cancel`, `retry`, `renew`, `reap`, `release` (the
+port's `retire`: a worker gives back all it holds; `park` gives back one), `settle`; and those of events: `accept`,
+`route` (to its end, which is several transactions), `look`, `learn` (several, too), `expire`. Waits are stored, and
+events posted, by `step`, `park`, `undo` and `finish`. Where there are events, all are led to their end before the
+contents are read: who was woken counts, and not by whom or how often.
 
-Not here, because they do not exist yet: `route`, and `deliver` of events (there is no inbox). Timers have no verb: a
-due time is what `park` leaves behind. `ctx.session` writes with the text of `step` and `park` in a transaction that
-goes on, as the first process does here (see `arena`); what it does besides is in `test_session`. SQLite has one writer
-at a time, so there is nothing to interleave.
+Timers have no verb: a due time is what `park` leaves behind. `ctx.session` writes with the text of `step` and `park` in
+a transaction that goes on, as the first process does here (see `arena`); what it does besides is in `test_session`.
+SQLite has one writer at a time, so there is nothing to interleave.
 """

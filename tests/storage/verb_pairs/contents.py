@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from edda.core.history import HistoryEvent
+from edda.core.lifecycle import ENDED
+from edda.core.routing import fields_text
 from edda.storage.memory import MemoryStore
 from edda.storage.port import InstanceRow
 from edda.storage.sql.database import Lane
@@ -20,11 +22,20 @@ from edda.storage.sql.rows import (
     INSTANCE_LIST,
     NEW_INSTANCE_COLUMNS,
     history_event,
+    inbox_row,
     insert,
     instance_row,
     outbox_row,
 )
-from edda.storage.sql.schema import HISTORY_COLUMNS, OUTBOX_COLUMNS, WORKER
+from edda.storage.sql.schema import (
+    HISTORY_COLUMNS,
+    INBOX_COLUMNS,
+    INBOX_FIELDS,
+    INBOX_ROUTE,
+    OUTBOX_COLUMNS,
+    WAIT,
+    WORKER,
+)
 from edda.storage.sql.store import SqlStore
 from edda.storage.sql.verb import Statement, Verb
 from tests.storage.support import comparable, timeless, wipe_verb
@@ -35,6 +46,10 @@ INSERTS: Final = {
     "edda_instance": insert("edda_instance", NEW_INSTANCE_COLUMNS),
     "edda_history": insert("edda_history", HISTORY_COLUMNS),
     "edda_outbox": insert("edda_outbox", OUTBOX_COLUMNS),
+    "edda_wait": insert("edda_wait", tuple(column.name for column in WAIT.columns)),
+    "edda_inbox": insert("edda_inbox", INBOX_COLUMNS),
+    "edda_inbox_route": insert("edda_inbox_route", tuple(column.name for column in INBOX_ROUTE.columns)),
+    "edda_inbox_fields": insert("edda_inbox_fields", tuple(column.name for column in INBOX_FIELDS.columns)),
 }
 
 
@@ -54,17 +69,33 @@ class Contents:
     workers: Mapping[str, str]
     """Its state; of those alive also whether the lease is over. That of the dead means nothing."""
 
+    events: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])
+    """What else there is of it, and the routes it can be found by."""
+    waits: tuple[Any, ...] = ()
+    fields: tuple[Any, ...] = ()
+
+    def without_counts(self) -> Contents:
+        """Who was woken, and not how often: two routers may both wake, and one wakes who has just got its answer."""
+        return replace(self, instances={name: _uncounted(*instance) for name, instance in self.instances.items()})
+
     def differences(self, other: Contents) -> list[str]:
         """Where they differ, in words: this one's value, then the other's."""
         found: list[str] = []
-        for part in ("instances", "histories", "workers"):
+        for part in ("instances", "histories", "workers", "events"):
             mine, theirs = getattr(self, part), getattr(other, part)
             for name in sorted({*mine, *theirs}):
                 if mine.get(name) != theirs.get(name):
                     found.append(f"{part}[{name}]: {mine.get(name)} and not {theirs.get(name)}")
-        if self.outbox != other.outbox:
-            found.append(f"outbox: {self.outbox} and not {other.outbox}")
+        for part in ("outbox", "waits", "fields"):
+            mine, theirs = getattr(self, part), getattr(other, part)
+            if mine != theirs:
+                found.append(f"{part}: {mine} and not {theirs}")
         return found
+
+
+def _uncounted(row: InstanceRow, seen_wakes: int, began_first: bool) -> tuple[Any, ...]:
+    over = row.status in ENDED
+    return row._replace(wakes=int(row.wakes > 0 and not over)), row.wakes > seen_wakes and not over, began_first
 
 
 def _instance(row: InstanceRow, seen_wakes: int, now_us: int) -> tuple[Any, ...]:
@@ -82,11 +113,26 @@ def of_model(model: MemoryStore) -> Contents:
             name: _worker("alive" if worker.alive else "dead", worker.lease_until_us, now_us)
             for name, worker in model.workers.items()
         },
+        events={
+            stored.event.id: (int(stored.routed), stored.woken_to, *sorted(stored.routes.values()))
+            for stored in model.inbox.values()
+        },
+        waits=tuple(sorted((name, *wait) for (name, _), wait in model.waits.items())),
+        fields=tuple(
+            sorted((kind, fields_text(some), at) for kind, sets in model.fields.items() for some, at in sets.items())
+        ),
     )
 
 
 def _worker(state: str, lease_until_us: int, now_us: int) -> str:
     return "dead" if state == "dead" else "alive, lapsed" if lease_until_us < now_us else "alive"
+
+
+async def lead_on(store: Any) -> None:
+    """Lead every event to whoever waits for it, as routers do."""
+    while keys := await store.unrouted(older_than_us=0, limit=100):
+        while keys:
+            keys = (await store.route(keys)).left
 
 
 async def of_database(store: SqlStore) -> Contents:
@@ -101,7 +147,14 @@ def _read(now: str) -> Verb[Contents]:
     messages, _ = yield Statement(
         "select instance_id, seq, ordinal, id from edda_outbox order by instance_id, seq, ordinal"
     )
+    inbox, _ = yield Statement("select event_key, id, routed, woken_to from edda_inbox")
+    routes, _ = yield Statement("select event_key, route from edda_inbox_route")
+    waits, _ = yield Statement("select instance_id, call_id, type, route from edda_wait")
+    fields, _ = yield Statement("select type, fields, since_us from edda_inbox_fields")
     now_us = int(workers[0][3])
+    found_by: dict[str, set[str]] = {}
+    for key, route in routes:
+        found_by.setdefault(key, set()).add(route)
     histories: dict[str, list[HistoryEvent]] = {}
     for record in records:
         histories.setdefault(record[0], []).append(comparable(history_event(record)))
@@ -110,6 +163,9 @@ def _read(now: str) -> Verb[Contents]:
         histories=histories,
         outbox=tuple((row[0], row[1], row[2], row[3]) for row in messages),
         workers={row[0]: _worker(row[1], row[2], now_us) for row in workers},
+        events={row[1]: (int(row[2]), row[3], *sorted(found_by.get(row[0], ()))) for row in inbox},
+        waits=tuple(sorted(tuple(row) for row in waits)),
+        fields=tuple(sorted((row[0], row[1], int(row[2])) for row in fields)),
     )
 
 
@@ -136,6 +192,26 @@ def _load(model: MemoryStore) -> Verb[None]:
         "edda_instance": [_columns(row, model.seen_wakes[name]) for name, row in model.rows.items()],
         "edda_history": [record for history in model.history.values() for record in history],
         "edda_outbox": [outbox_row(message) for message in model.outbox],
+        "edda_wait": [(name, *wait) for (name, _), wait in model.waits.items()],
+        "edda_inbox": [
+            (
+                *inbox_row(stored.event, stored.accepted_at_us, key=key, indexed=stored.indexed)[:13],
+                int(stored.routed),
+                stored.indexed,
+                stored.woken_to,
+            )
+            for key, stored in model.inbox.items()
+        ],
+        "edda_inbox_route": [
+            (route, stored.accepted_at_us, key)
+            for key, stored in model.inbox.items()
+            for route in stored.routes.values()
+        ],
+        "edda_inbox_fields": [
+            (kind, fields_text(some), since_us)
+            for kind, sets in model.fields.items()
+            for some, since_us in sets.items()
+        ],
     }
     for table, values in rows.items():
         if values:

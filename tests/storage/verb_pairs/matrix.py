@@ -18,7 +18,7 @@ from edda.storage.memory import MemoryStore
 from tests.storage.verb_pairs import contents
 from tests.storage.verb_pairs.arena import Arena, arena
 from tests.storage.verb_pairs.orders import Order, Orders, Outcome, answer, arranged, orders
-from tests.storage.verb_pairs.situations import SITUATIONS, VERBS, Act, Situation
+from tests.storage.verb_pairs.situations import MEETING, SITUATIONS, VERBS, Act, Situation
 
 PATIENCE_SECONDS: Final = 20.0
 CASES_OF_A_SAMPLE: Final = 5
@@ -177,7 +177,12 @@ async def _interleave(here: Arena, case: Case, begin: MemoryStore, place: int) -
     if late:
         names = " and ".join(name for name, task in (("the first", first), ("the second", second)) if task in late)
         raise TimeoutError(f"stopped at place {place}: {names} never ended")
-    return Outcome(first.result(), second.result(), await contents.of_database(here.second.store)), waited
+    if case.situation.mail:
+        await contents.lead_on(here.second.store)
+    left = await contents.of_database(here.second.store)
+    if case.situation.mail:
+        left = left.without_counts()
+    return Outcome(first.result(), second.result(), left), waited
 
 
 async def _ends_or_waits(here: Arena, second: asyncio.Future[object]) -> bool:
@@ -196,3 +201,23 @@ def _words(case: Case, place: int, outcome: Outcome, expected: Orders, *, waited
     for name, order in ((Order.FIRST_SECOND, expected.first_second), (Order.SECOND_FIRST, expected.second_first)):
         lines += [f"    against {name.value}: {difference}" for difference in outcome.differences(order)]
     return "\n".join(lines)
+
+
+async def missed(url: str) -> tuple[list[str], int]:
+    """Whoever brings an event and whoever waits for it, stopped at each place: those who neither found it nor were
+    woken, and how many places there were."""
+    *bringing, waiting = MEETING.acts
+    pairs = [pair for bring in bringing for pair in ((bring, waiting), (waiting, bring))]
+    matrix, found, stops = Matrix(url), list[str](), 0
+    async with arena(url) as here:
+        for first, second in pairs:
+            case = Case(situation=MEETING, first=first, second=second)
+            begin = await arranged(MEETING)
+            for place in range(await matrix._places(here, case, begin)):
+                stops += 1
+                outcome, _ = await _interleave(here, case, begin, place)
+                looked = outcome.first if first is waiting else outcome.second
+                row = outcome.contents.instances["a"][0]
+                if looked != ["news"] and row.wakes == 0:
+                    found.append(f"{case}, stopped at place {place}: found {looked}, and was not woken")
+    return found, stops

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Final
 
-from edda.storage.sql import claims, commits, runner, workers
+from edda.storage.sql import claims, commits, mail, runner, workers
 from edda.storage.sql.verb import Verb
 
 Mutant = Callable[[], AbstractContextManager[None]]
@@ -89,3 +89,35 @@ def split_cancel() -> AbstractContextManager[None]:
 @mutant("a deadlock is not tried again", ("start", "start"), ("reap", "deliver"))
 def no_retries() -> AbstractContextManager[None]:
     return _swapped(runner, "ATTEMPTS_MAX", lambda _: 1)
+
+
+@mutant("what is on its way is looked at last", ("look", "route"))
+def fresh_ones_last() -> AbstractContextManager[None]:
+    def make(original: Any) -> Any:
+        def look(dialect: Any, looks: Any, *, unrouted: bool) -> Verb[Any]:
+            found = yield from original(dialect, looks, unrouted=False)
+            for one in looks if unrouted else ():
+                fresh = yield from mail._fresh(dialect, {wanted.type for wanted in one.wanted})
+                found[one.instance_id] = mail._sorted(found[one.instance_id], mail._fitting(one, fresh))
+            return found
+
+        return look
+
+    return _swapped(mail, "look", make)
+
+
+@contextmanager
+def routes_with_the_wake() -> Iterator[None]:
+    """An event gets its routes in the same transaction that reads the waits; see `matrix.missed`."""
+
+    def make(original: Any) -> Any:
+        def route(dialect: Any, keys: Any) -> Verb[Any]:
+            routed = yield from original(dialect, keys)
+            if routed.left and not routed.woken:
+                routed = yield from original(dialect, keys)
+            return routed
+
+        return route
+
+    with _swapped(mail, "route", make):
+        yield

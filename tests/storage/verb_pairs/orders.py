@@ -125,6 +125,9 @@ async def _one_after_the_other(
         answers.append(await answer(act.do(Actor(store=store, line=model.lease_line()))))
     if swapped:
         answers.reverse()
+    if situation.mail:
+        await contents.lead_on(model)
+        return Outcome(*answers, contents.of_model(model).without_counts())
     return Outcome(*answers, contents.of_model(model))
 
 

@@ -10,13 +10,18 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from edda.core.commit import Batch, Commit, End, Park, Stay, Undo
+from edda.core.commit import Batch, Commit, End, EventWait, Park, Post, Stay, Undo
+from edda.core.event import TARGET, CloudEvent, Receipt
 from edda.core.history import Kind, WorkerId
 from edda.core.lifecycle import Status
+from edda.core.routing import Criteria, EventKey, Fields, event_key
+from edda.storage.inbox import Look, Routed
 from edda.storage.memory import MemoryStore
 from edda.storage.port import LeaseLine
 from tests.storage.support import FAR, LEASE_US, LONG_AGO, W1, W2, World, commit, event, iid, message, new
 
+MAILBOX: Final = "the inbox"
+"""Stands for all rows of events and waits."""
 EVER_US: Final = 10**17
 """A lease that no clock of a test outlives."""
 PARK: Final = Park(status=Status.WAITING_FOR_EVENT, reason="event", due_us=None, seen_wakes=0)
@@ -54,6 +59,8 @@ class Situation:
     about: str
     arrange: Callable[[World], Awaitable[None]]
     acts: tuple[Act, ...]
+    mail: bool = False
+    """There are events: what counts is who was woken when all of them were led to their end, not how often."""
 
 
 # -- acts -----------------------------------------------------------------------------------------------------------
@@ -108,11 +115,12 @@ def claim(worker: WorkerId, *, limit: int = 10, suspects: bool = True, ids: Sequ
 def write(verb: str, worker: WorkerId, *commits: Commit) -> Act:
     names = {name for each in commits for name in (each.instance_id, *each.wakes, *each.cancels)}
     children = {child.id for each in commits for child in each.children}
+    mail = {MAILBOX for each in commits if each.posts or each.waits or each.waits_over or each.no_waits_left}
     return Act(
         verb=verb,
         title=f"{worker} writes {', '.join(_words(each) for each in commits)}",
         do=lambda actor: actor.store.write(worker, Batch(commits=commits)),
-        touches=_these(*names, *children),
+        touches=_these(*names, *children, *mail),
         worker=worker,
     )
 
@@ -137,6 +145,17 @@ def _words(each: Commit) -> str:
         )
         if names
     ]
+    mail = [
+        f"{verb} {', '.join(names)}"
+        for verb, names in (
+            ("wait", [f"{wait.call_id} {wait.route[:4]}" for wait in each.waits]),
+            ("got", each.waits_over),
+            ("forget", ["all waits"] if each.no_waits_left else []),
+            ("post", [post.event.id for post in each.posts]),
+        )
+        if names
+    ]
+    more += mail
     seqs = "+".join(str(record.seq) for record in each.records)
     return " ".join([f"{each.instance_id}/{each.claim}:{seqs}{change}", *more])
 
@@ -213,6 +232,77 @@ def settle(worker: WorkerId, *commits: Commit) -> Act:
         do=lambda actor: actor.store.settle(worker, Batch(commits=commits)),
         touches=_these(),
         worker=worker,
+    )
+
+
+def accept(*events: CloudEvent) -> Act:
+    """Who hears that an event was there already is chance where two bring it at once."""
+
+    async def do(actor: Actor) -> list[str]:
+        receipts = await actor.store.accept(events)
+        return ["there" if one in (Receipt.STORED, Receipt.DUPLICATE) else one.value for one in receipts]
+
+    targets = [event.target for event in events if event.target is not None]
+    return Act(
+        verb="accept",
+        title=f"accept {', '.join(f'{event.id} {event.json}' for event in events)}",
+        do=do,
+        touches=_these(*targets, MAILBOX),
+    )
+
+
+def route(*events: CloudEvent, steps: int = 9) -> Act:
+    """Lead them to whoever waits: to the end, or so many steps of it. Its answers are hints, and not compared."""
+
+    async def do(actor: Actor) -> None:
+        keys: Sequence[EventKey] = [event_key(event) for event in events]
+        for _ in range(steps):
+            routed: Routed = await actor.store.route(keys)
+            if not (keys := routed.left):
+                break
+
+    return Act(
+        verb="route",
+        title=f"route {', '.join(event.id for event in events)}{' once' if steps == 1 else ''}",
+        do=do,
+        touches=lambda model: frozenset({*model.rows, MAILBOX}),
+    )
+
+
+def look(name: str, *wanted: Criteria, unrouted: bool = False) -> Act:
+    """Which events an instance finds, in order."""
+
+    async def do(actor: Actor) -> list[str]:
+        one = Look(instance_id=iid(name), since_us=0, wanted=wanted)
+        found = await actor.store.look([one], unrouted=unrouted)
+        return [stored.event.id for stored in found[iid(name)]]
+
+    words = ", ".join(one.route[:4] for one in wanted)
+    return Act(
+        verb="look", title=f"{name} looks for {words}{' at last' if unrouted else ''}", do=do, touches=_these(MAILBOX)
+    )
+
+
+def learn(fields: Fields, *, since_us: int) -> Act:
+    return Act(
+        verb="learn",
+        title=f"learn {fields} since {since_us}",
+        do=lambda actor: actor.store.learn(PAID, fields, since_us=since_us),
+        touches=_these(MAILBOX),
+    )
+
+
+def expire() -> Act:
+    """What was accepted long ago. Two who do so at once may both count it."""
+
+    async def do(actor: Actor) -> None:
+        await actor.store.expire(before_us=OLD_US + 1, limit=10)
+
+    return Act(
+        verb="expire",
+        title="expire",
+        do=do,
+        touches=_these(MAILBOX),
     )
 
 
@@ -596,6 +686,138 @@ GONE: Final = Situation(
     ),
 )
 
+PAID: Final = "order.paid"
+OLD_US: Final = LONG_AGO
+ANY_ORDER: Final = Criteria.of(PAID)
+ORDER_X: Final = Criteria.of(PAID, match={"order": "x"})
+ORDER_Y: Final = Criteria.of(PAID, match={"order": "y"})
+SUBJECT_S: Final = Criteria.of(PAID, subject="s")
+
+
+def paid(id: str, order: str, *, target: str | None = None) -> CloudEvent:
+    extensions = {} if target is None else {TARGET: target}
+    return CloudEvent(
+        id=id, source="/shop", type=PAID, subject="s", json=f'{{"order": "{order}"}}', extensions=extensions
+    )
+
+
+def waiting_for(call_id: str, wanted: Criteria) -> EventWait:
+    return EventWait(call_id, wanted.type, wanted.route)
+
+
+OLD, STORED, POSTED, FOR_B = paid("old", "x"), paid("stored", "x"), paid("posted", "y"), paid("for b", "z", target="b")
+
+
+async def _mail(world: World) -> None:
+    await _two_workers(world)
+    await _start(world, W1, "a", "b", "c")
+    await world.write(
+        commit("a", 1, waits=(waiting_for("any", ANY_ORDER),)),
+        commit("b", 1, row=PARK, waits=(waiting_for("x", ORDER_X),)),
+        commit("c", 1, row=PARK, waits=(waiting_for("y", ORDER_Y), waiting_for("s", SUBJECT_S))),
+    )
+    await _start(world, W2, "w", parent_id=iid("a"))
+    await world.store.learn(PAID, ORDER_X.fields, since_us=OLD_US)
+    await world.store.accept([OLD])
+    await world.store.route([event_key(OLD)])
+    for row in list(world.store.rows.values()):
+        world.store.rows[row.id] = row._replace(wakes=0)
+    await world.store.accept([STORED, FOR_B])
+    await world.write(commit("w", 1, posts=(Post(1, POSTED),)), worker=W2)
+    world.store.inbox[event_key(OLD)].accepted_at_us = OLD_US
+    _lapse(world, W1)
+
+
+MAIL: Final = Situation(
+    name="mail",
+    about="W1, whose lease is over, runs `a`; `a` waits for any order, `b` for order x and `c` for y, both parked; "
+    "of four events one is old and done, the others are on their way",
+    mail=True,
+    arrange=_mail,
+    acts=(
+        create("n"),
+        start(W2, "n"),
+        claim(W2),
+        step(W1, commit("a", 2, waits=(waiting_for("y", ORDER_Y),), waits_over=("any",))),
+        step(W1, commit("a", 2, posts=(Post(2, paid("new", "y")), Post(2, STORED)))),
+        park(W1, commit("a", 2, row=PARK, waits=(waiting_for("s", SUBJECT_S),))),
+        undo(W1, commit("a", 2, row=Undo(for_cancel=False), no_waits_left=True)),
+        finish(W1, commit("a", 2, row=COMPLETED, no_waits_left=True)),
+        deliver(W2, commit("w", 2, row=COMPLETED, wakes=(iid("a"), iid("b")))),
+        cancel("a"),
+        cancel("b"),
+        retry("a"),
+        renew(W1),
+        reap(W1),
+        release(W1),
+        settle(W1, commit("a", 2)),
+        accept(paid("new", "y")),
+        accept(STORED, paid("later", "x"), paid("new", "y")),
+        accept(paid("for a", "z", target="a")),
+        route(STORED, POSTED, FOR_B),
+        route(POSTED),
+        route(OLD, POSTED, steps=1),
+        look("a", ANY_ORDER),
+        look("b", ORDER_X),
+        look("c", ORDER_Y, unrouted=True),
+        learn(ORDER_X.fields, since_us=OLD_US - 1),
+        learn(SUBJECT_S.fields, since_us=OLD_US),
+        expire(),
+    ),
+)
+
+NEWS: Final = paid("news", "q")
+ORDER_Q: Final = Criteria.of(PAID, match={"order": "q"})
+
+
+async def _meeting(world: World) -> None:
+    await _two_workers(world)
+    await _start(world, W1, "a")
+    await _start(world, W2, "w")
+    await world.store.learn(PAID, ORDER_Q.fields, since_us=OLD_US)
+
+
+def post_and_route() -> Act:
+    """A sender, and what comes after it, to the end."""
+    post, lead = step(W2, commit("w", 1, posts=(Post(1, NEWS),))), route(NEWS)
+
+    async def do(actor: Actor) -> None:
+        await post.do(actor)
+        await lead.do(actor)
+
+    return Act(verb="meet", title="post and route", do=do, touches=lead.touches, worker=W2)
+
+
+def accept_and_route() -> Act:
+    bring, lead = accept(NEWS), route(NEWS)
+
+    async def do(actor: Actor) -> None:
+        await bring.do(actor)
+        await lead.do(actor)
+
+    return Act(verb="meet", title="accept and route", do=do, touches=lead.touches)
+
+
+def wait_and_look() -> Act:
+    """Somebody who waits: what it finds."""
+    wait = step(W1, commit("a", 1, waits=(waiting_for("q", ORDER_Q),)))
+    find = look("a", ORDER_Q)
+
+    async def do(actor: Actor) -> Any:
+        await wait.do(actor)
+        return await find.do(actor)
+
+    return Act(verb="meet", title="wait and look", do=do, touches=wait.touches, worker=W1)
+
+
+MEETING: Final = Situation(
+    name="meeting",
+    about="W1 runs `a`, which will wait for what W2's `w`, or somebody outside, will send",
+    arrange=_meeting,
+    acts=(post_and_route(), accept_and_route(), wait_and_look()),
+)
+"""Not part of the matrix: that event and wait do not miss each other is no question of serial orders."""
+
 SITUATIONS: Final = (
     ONE_RUNS,
     LAPSED,
@@ -607,6 +829,7 @@ SITUATIONS: Final = (
     CANCEL_ASKED,
     BEGINNING,
     GONE,
+    MAIL,
 )
 VERBS: Final = (
     "create",
@@ -623,4 +846,9 @@ VERBS: Final = (
     "reap",
     "release",
     "settle",
+    "accept",
+    "route",
+    "look",
+    "learn",
+    "expire",
 )

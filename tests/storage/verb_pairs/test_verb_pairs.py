@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.storage.verb_pairs.matrix import Matrix, cases, sample, total
-from tests.storage.verb_pairs.mutants import MUTANTS
+from tests.storage.verb_pairs.matrix import Matrix, cases, missed, sample, total
+from tests.storage.verb_pairs.mutants import MUTANTS, routes_with_the_wake
 from tests.storage.verb_pairs.situations import VERBS
 
 
@@ -26,6 +26,18 @@ async def test_two_verbs_are_as_one_after_the_other(first: str, server_url: str)
     assert sum_.stops >= 2 * sum_.cases
     # InnoDB also locks entries beside those looked at, and which there are depends on what it has purged.
     assert sum_.needless == 0 or server_url.startswith("mysql")
+
+
+async def test_an_event_and_who_waits_for_it_do_not_miss_each_other(server_url: str) -> None:
+    found, stops = await missed(server_url)
+    assert found == []
+    assert stops > 20
+
+
+async def test_they_would_if_the_routes_were_written_with_the_wake(server_url: str) -> None:
+    with routes_with_the_wake():
+        found, _ = await missed(server_url)
+    assert found
 
 
 @pytest.mark.parametrize("title", MUTANTS)

@@ -195,9 +195,9 @@ def _waits_over(*, guarded: bool) -> str:
 
 
 def _posts(*, guarded: bool) -> str:
-    """Events for our own inbox, accepted now."""
+    """Events for our own inbox, accepted now: what is in the place of the time is added to it."""
     names = ", ".join(INBOX_COLUMNS)
-    chosen = ", ".join("now_us" if name == "accepted_at_us" else f"p.{name}" for name in INBOX_COLUMNS)
+    chosen = ", ".join(f"now_us + p.{name}" if name == "accepted_at_us" else f"p.{name}" for name in INBOX_COLUMNS)
     condition = " where p.n not in (select n from refused)" if guarded else ""
     return (
         f"posted as (insert into edda_inbox ({names}) select {chosen} "
@@ -319,7 +319,9 @@ def _params(worker: WorkerId, batch: Batch) -> tuple[Parts, list[Any], list[int]
         for place, commit in numbered
         for call_id in ((None,) if commit.no_waits_left else commit.waits_over)
     ]
-    posts = [(place, *inbox_row(post.event, 0)) for place, commit in numbered for post in commit.posts]
+    posts = [
+        (place, *inbox_row(post.event, nth)) for place, commit in numbered for nth, post in enumerate(commit.posts)
+    ]
     for rows in (waits, over, posts):
         if rows:
             params += zip(*rows, strict=True)
