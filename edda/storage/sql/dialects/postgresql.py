@@ -43,8 +43,8 @@ class PostgresqlDialect(Dialect):
     integer = "?::bigint"
     # Conflicts with FOR UPDATE, which the reaper takes, but not with the plain UPDATE that renews the lease.
     fence_lock = " for key share"
-    # An expression: sorted by the column, it walks the primary key in that order, hoping to come upon 500 soon. Among a
-    # million waits that took 300 ms for 100 events.
+    # An expression: sorted by the column, it may walk the primary key in that order, hoping to meet 500 soon. Among
+    # a million waits of which there are no statistics yet, that took 300 ms for 100 events.
     by_instance = "(instance_id || '')"
     drivers = ("asyncpg",)
     single_statements = frozenset({"write", "claim"})
