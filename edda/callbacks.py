@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import secrets
 from typing import Any, Final
 
@@ -34,11 +35,12 @@ class Callback:
     async def wait(self, *, timeout_seconds: float | None = None, model: Any = None) -> Any:
         """The answer, holding no worker. Raises EventTimeoutError after `timeout_seconds`.
 
-        `model` is what the answer is to be, as in `wait_event`.
+        `model` is what the answer is to be: a pydantic model or any annotation. The first answer counts, so one that
+        does not fit raises pydantic's ValidationError here: ask again with another callback, or fail.
         """
         criteria = Criteria.of(CALLBACK_TYPE, subject=self.token)
-        event = await run_of(self._ctx).event(criteria, model=model, timeout_seconds=timeout_seconds, call_id=None)
-        return event.data
+        event = await run_of(self._ctx).event(criteria, model=None, timeout_seconds=timeout_seconds, call_id=None)
+        return event.data if model is None else _fitted(event.data, model)
 
 
 async def make_callback(ctx: WorkflowContext, name: str) -> Callback:
@@ -49,6 +51,14 @@ async def make_callback(ctx: WorkflowContext, name: str) -> Callback:
 async def _new_token(instance_id: str) -> str:
     owner = base64.urlsafe_b64encode(instance_id.encode()).decode().rstrip("=")
     return f"{secrets.token_urlsafe(SECRET_BYTES)}.{owner}"
+
+
+def _fitted(data: Any, model: Any) -> Any:
+    """Not left to the wait: it would set the answer aside and wait on, for another one that is never taken."""
+    from pydantic import TypeAdapter
+
+    adapter: TypeAdapter[Any] = TypeAdapter(model)
+    return adapter.validate_python(data) if isinstance(data, bytes) else adapter.validate_json(json.dumps(data))
 
 
 def answer_to(token: str, *, json: str | None, blob: bytes | None, content_type: str | None) -> CloudEvent:

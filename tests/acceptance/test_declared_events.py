@@ -1,7 +1,7 @@
 """Declared events and callbacks: the typed way to wait, to send, and to ask somebody outside."""
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from edda import Callback, Event, EventTimeoutError, WorkflowContext, activity, workflow
 from tests.acceptance.conftest import Apps
@@ -108,6 +108,45 @@ async def test_a_callback_can_be_answered_over_http(apps: Apps) -> None:
     assert await post(app, {}, b"{}", path=f"/callback/other{token}") == 410
     assert await post(app, {}, b"{}", path="/callback/nonsense") == 404
     assert await post(app, {}, b"{", path=f"/callback/{token}") == 400
+
+
+@on_every_database
+async def test_an_answer_that_does_not_fit_is_an_error_in_the_workflow_which_may_ask_again(apps: Apps) -> None:
+    """The first answer counts, so there will be no other to this question: going on waiting would be for ever."""
+
+    @workflow
+    async def persistent(ctx: WorkflowContext) -> object:
+        while True:
+            callback = await ctx.callback()
+            await ask_boss(ctx, callback.token)
+            try:
+                return await callback.wait(model=Paid)
+            except ValidationError:
+                continue
+
+    app = await apps.open()
+    handle = await app.start(persistent)
+    for number, answer in enumerate(({"order": "7"}, b"order_id=7", {"order_id": "7", "amount": "3"}), start=1):
+        await eventually(lambda number=number: len(tokens) == number)
+        await reaches(app.handle(handle), "waiting_for_event")
+        app = await apps.restart()
+        assert await app.complete(tokens[-1], answer)
+    assert await app.handle(handle).result(timeout=SOON) == Paid(order_id="7", amount=3)
+
+
+async def test_an_answer_that_does_not_fit_and_that_nobody_catches_fails_the_workflow(apps: Apps) -> None:
+    @workflow
+    async def asking(ctx: WorkflowContext) -> object:
+        callback = await ctx.callback()
+        await ask_boss(ctx, callback.token)
+        return await callback.wait(model=Paid)
+
+    app = await apps.open()
+    handle = await app.start(asking)
+    token = await eventually(lambda: tokens and tokens[-1])
+    assert await app.complete(token, {"order": "7"})
+    assert await reaches(handle, "failed") == "failed"
+    assert "order_id" in await handle.reason()
 
 
 async def test_a_callback_that_nobody_answers_times_out(apps: Apps) -> None:

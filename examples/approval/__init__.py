@@ -1,0 +1,1 @@
+"""An expense that a human being has to approve: see README.md."""

@@ -1,0 +1,1 @@
+"""Events that carry protobuf, as JSON and as bytes: see README.md."""

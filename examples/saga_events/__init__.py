@@ -1,0 +1,1 @@
+"""A saga whose steps wait for events: see README.md."""
