@@ -27,6 +27,8 @@ MISSED_US: Final = 6_000_000
 """An event that has been there for so long is missed, if whoever waits for it is parked: polls come every second."""
 CALM_US: Final = 10_000_000
 """After the last fault: then nobody is dead and unnoticed."""
+STALL_US: Final = 10_000_000
+"""Whoever creates an instance counts from before it sent that: it may hear of events older by as long as it stalled."""
 BODY_OVER: Final = ENDED | {Status.COMPENSATING}
 TELLERS: Final = frozenset({"teller", "teller_session"})
 
@@ -111,7 +113,7 @@ class MailChecks:
         if wanted is None:
             return
         fitting = dict(self._fitting(instance_id, wanted))
-        if key not in fitting:
+        if key not in dict(self._fitting(instance_id, wanted, earlier_us=STALL_US)):
             self._violate("I22", f"{name} received {_names(stored.event)}, which is not for it")
         if event.output != stored.event.json or event.details().get("time") == LATE_COPY:
             self._violate("I24", f"{name} received {event.output}, and {stored.event.json} was sent")
@@ -141,10 +143,12 @@ class MailChecks:
                     f"had been accepted {(wanted.due_us or 0) - at_us} us before its deadline",
                 )
 
-    def _fitting(self, instance_id: InstanceId, wanted: Wanted) -> Iterator[tuple[EventKey, int]]:
+    def _fitting(
+        self, instance_id: InstanceId, wanted: Wanted, *, earlier_us: int = 0
+    ) -> Iterator[tuple[EventKey, int]]:
         """Events that a wait may be answered with, and when they were accepted."""
         store = self._world.store
-        since_us = store.rows[instance_id].created_at_us - SINCE_START_US
+        since_us = store.rows[instance_id].created_at_us - SINCE_START_US - earlier_us
         for key, stored in store.inbox.items():
             in_time = since_us <= stored.accepted_at_us and (
                 wanted.due_us is None or stored.accepted_at_us <= wanted.due_us

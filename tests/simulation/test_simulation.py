@@ -58,6 +58,8 @@ REGRESSIONS = (
     73,
     792,
     1038,
+    303209,
+    317619,
 )
 """Seeds that once showed a bug, of the engine or of the simulation."""
 
