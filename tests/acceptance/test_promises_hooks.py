@@ -56,12 +56,12 @@ async def test_R127_an_object_may_have_some_of_the_methods_only(apps: Apps) -> N
     async def talking(ctx: WorkflowContext) -> None:
         await send_event("said", "test", {})
         await wait_event(ctx, "answered")
-        await wait_event(ctx, "said again")
+        await wait_event(ctx, "said.again")
 
     hooks = Three()
     handle = await (await apps.open(hooks=hooks)).start(talking)
     await send_event("answered", "test", {})
-    await eventually(lambda: _reason_is(handle, "said again"))
+    await eventually(lambda: _reason_is(handle, "said.again"))
     await handle.cancel()
     await reaches(handle, "cancelled")
     assert {heard[0] for heard in hooks.heard} == {"start"}
