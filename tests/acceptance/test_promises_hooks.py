@@ -37,14 +37,14 @@ async def charge(ctx: WorkflowContext, cents: int) -> dict[str, int]:
 
 
 @workflow
-async def charging(ctx: WorkflowContext, cents: int) -> dict[str, int]:
+async def charging_with_hooks(ctx: WorkflowContext, cents: int) -> dict[str, int]:
     return await charge(ctx, cents)
 
 
 async def test_R126_any_object_with_the_methods_will_do(apps: Apps) -> None:
     hooks = Three()
     assert WorkflowHooks not in type(hooks).__mro__
-    handle = await (await apps.open(hooks=hooks)).start(charging, 5)
+    handle = await (await apps.open(hooks=hooks)).start(charging_with_hooks, 5)
     await handle.result(timeout=SOON)
     await eventually(lambda: [heard[0] for heard in hooks.heard] == ["start", "activity", "complete"])
 
@@ -73,11 +73,11 @@ async def _reason_is(handle: Any, what: str) -> bool:
 
 async def test_R128_the_start_is_told_with_the_input(apps: Apps) -> None:
     hooks = Three()
-    handle = await (await apps.open(hooks=hooks)).start(charging, cents=5)
+    handle = await (await apps.open(hooks=hooks)).start(charging_with_hooks, cents=5)
     await handle.result(timeout=SOON)
     await eventually(lambda: hooks.of("complete"))
     ((instance_id, name, given),) = hooks.of("start")
-    assert (instance_id, name) == (handle, "charging")
+    assert (instance_id, name) == (handle, "charging_with_hooks")
     assert given == {"cents": 5}
 
 

@@ -230,7 +230,7 @@ def test_on_sqlite_a_second_process_is_a_client_until_the_first_dies_and_then_ta
 def test_eight_processes_may_boot_at_once_on_an_empty_database(database: str, tmp_path: Path) -> None:
     with fresh_database(database) as url:
         checker.execute(url, programs.CREATE_EFFECT)
-        zygote = Zygote(errors=tmp_path / "stderr")
+        zygote = Zygote(errors=tmp_path / "stderr", program="tests.process.worker_main")
         try:
             arguments = ["--url", url, "--slots", "8", "--workflows", "8", "--rate", "10", "--cancel-share", "0"]
             children = [
