@@ -22,19 +22,19 @@ from tests.http.support import STRUCTURED, event
 
 
 @workflow
-async def patient(ctx: WorkflowContext) -> str:
+async def mounted_child(ctx: WorkflowContext) -> str:
     await wait_timer(ctx, duration_seconds=3600)
     return "done"
 
 
 @workflow
-async def parent(ctx: WorkflowContext) -> str:
-    return await patient.run()
+async def mounted_parent(ctx: WorkflowContext) -> str:
+    return await mounted_child.run()
 
 
 @pytest.fixture
 async def edda(tmp_path: Path) -> AsyncIterator[EddaApp]:
-    app = EddaApp(db_url=f"sqlite:///{tmp_path}/edda.db", workflows=[patient, parent])
+    app = EddaApp(db_url=f"sqlite:///{tmp_path}/edda.db", workflows=[mounted_child, mounted_parent])
     yield app
     await app.shutdown()
 
@@ -160,7 +160,7 @@ async def test_W42_a_cancel_works_wherever_the_app_is_mounted(
     async with served(make(edda), lifespan=lifespan) as client:
         assert (await client.get(f"{prefix}/healthz")).status_code == 200
         assert (await client.get(f"{prefix}/readyz")).status_code == 200
-        handle = await edda.start(parent)
+        handle = await edda.start(mounted_parent)
         child = await eventually(lambda: child_of(edda, handle))
         response = await client.post(f"{prefix}/cancel/{child.replace('/', '%2F')}")
         assert (response.status_code, response.json()["instance_id"]) == (202, child)
@@ -176,7 +176,7 @@ async def test_W42_a_cancel_works_wherever_the_app_is_mounted(
 async def child_of(edda: EddaApp, instance_id: str) -> str | None:
     history = await edda.history_of(instance_id)
     call = next((entry for entry in history if "hild" in entry.event_type), None)
-    return None if call is None else f"{instance_id}/patient:1"
+    return None if call is None else f"{instance_id}/mounted_child:1"
 
 
 async def eventually(look: Callable[[], Awaitable[str | None]]) -> str:
@@ -203,10 +203,10 @@ async def test_the_app_is_in_the_state_of_every_request(edda: EddaApp) -> None:
 
 
 async def test_a_cancel_of_what_has_ended_is_a_conflict_and_needs_a_token_where_one_is_set(tmp_path: Path) -> None:
-    edda = EddaApp(db_url=f"sqlite:///{tmp_path}/e.db", workflows=[patient], authorizer=BearerToken("token-1"))
+    edda = EddaApp(db_url=f"sqlite:///{tmp_path}/e.db", workflows=[mounted_child], authorizer=BearerToken("token-1"))
     token = {"authorization": "Bearer token-1"}
     async with served(edda, lifespan=True) as client:
-        handle = await edda.start(patient)
+        handle = await edda.start(mounted_child)
         assert (await client.post(f"/cancel/{handle}")).status_code == 401
         assert (await client.post(f"/cancel/{handle}", headers=token)).status_code == 202
         with pytest.raises(Exception, match="cancelled"):
