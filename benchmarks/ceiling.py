@@ -42,6 +42,9 @@ BARE_ROWS: Final = 100
 ROWS_PER_STEP: Final = (STEPS + 4) / STEPS
 """Each workflow writes 4 rows more than it has steps: its own, twice, and those of its begin and its end."""
 
+TOOK: Final = '{"duration_us":7}'
+"""The details that edda stores with each result: how long it took."""
+
 Row = tuple[Any, ...]
 
 INSTANCE_COLUMNS: Final = tuple(column.name for column in INSTANCE.columns)
@@ -424,7 +427,9 @@ class Prototype:
             arguments = to_json({"args": (number,), "kwargs": {}}).decode()
             output = to_json(await add(number)).decode()
             seq += 1
-            records.append(_record(instance_id, seq, "ActivityCompleted", f"add:{step}", "add", arguments, output))
+            records.append(
+                _record(instance_id, seq, "ActivityCompleted", f"add:{step}", "add", arguments, output, meta=TOOK)
+            )
             number = from_json(output)["number"]
             if step < steps:
                 await commit(records=records)

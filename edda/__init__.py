@@ -29,6 +29,7 @@ from edda.exceptions import (
     ForbiddenInBody,
     InstanceEndedError,
     InstanceNotFoundError,
+    InvalidEventError,
     NoAppError,
     NondeterminismError,
     NotCancellableError,
@@ -40,6 +41,7 @@ from edda.exceptions import (
     WorkflowCancelledException,
 )
 from edda.hooks import HooksBase, WorkflowHooks
+from edda.instances import InstanceEntry
 from edda.retry import RetryPolicy
 from edda.workflow import WorkflowHandle, workflow
 
@@ -62,7 +64,9 @@ __all__ = [
     "ForbiddenInBody",
     "HooksBase",
     "InstanceEndedError",
+    "InstanceEntry",
     "InstanceNotFoundError",
+    "InvalidEventError",
     "NoAppError",
     "NondeterminismError",
     "NotCancellableError",

@@ -6,29 +6,34 @@ import asyncio
 import functools
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from edda.app_events import AppEvents
-from edda.app_instances import AppInstances
+from edda.app_instances import AppInstances, source_of
 from edda.core.history import InstanceId
 from edda.core.options import check_count, check_seconds
 from edda.core.retry import check_policy
 from edda.engine.engine import Engine, Settings
+from edda.engine.environment import Environment
 from edda.engine.heartbeat import Lease
 from edda.engine.worker import Bounds
 from edda.exceptions import (
     ShuttingDownError,
+    StorageError,
     WrongLoopError,
 )
 from edda.outbox.relayer import Relayer, RelaySettings
 from edda.outbox.sink import Sink
 from edda.outbox.sinks import sink_for
+from edda.outbox.watching import system_of
 from edda.retry import DEFAULT_RETRY_POLICY, RetryPolicy
 from edda.storage.port import Store
+from edda.telemetry import Tracing
 from edda.workflow import (
     Workflow,
     constructed_apps,
@@ -40,6 +45,7 @@ from edda.workflow import (
 if TYPE_CHECKING:  # loaded with the first request
     from edda.http import Authorizer, Door, HttpApp, HttpOptions
     from edda.http.asgi import Receive, Scope, Send
+    from edda.metrics import Metrics
 
 log = logging.getLogger("edda.app")
 
@@ -71,16 +77,23 @@ class EddaApp(AppInstances, AppEvents):
         lease_seconds: After so long without a renewal others may take over.
         poll_seconds: How often to look for work that no hint announced.
         max_running: Instances at once; further starts wait, unowned, for anyone.
-        max_activities: Attempts at once. activity_threads: threads for activities written with `def`.
+        max_activities: Attempts at once.
+        activity_threads: Threads for activities written with `def`.
         max_residents: Parked bodies kept in memory; others are replayed when they go on.
         max_payload_bytes: For one argument list or result, as stored.
-        session_pool_size: Connections behind `ctx.session`. session_hold_seconds: the longest transaction on SQLite.
+        session_pool_size: Connections behind `ctx.session`.
+        session_hold_seconds: The longest transaction of `ctx.session` on SQLite.
         shutdown_grace_seconds: How long `shutdown()` waits for attempts under way.
         outbox_retention_seconds: After so long events that were delivered are deleted.
+        retention_seconds: After so long instances that completed, failed or were cancelled are deleted, with all that
+            belongs to them; None: never. Their ids are free then.
         loop_stall_seconds: An event loop that does not answer for so long is given up, with its lease.
         notifications: Hints between processes by LISTEN and NOTIFY, on PostgreSQL; without them polls find everything.
         authorizer: Decides about every event and every cancel that comes over HTTP; see `edda.http`.
         http: `HttpOptions`: the limits of the HTTP face.
+        tracing: What makes spans, an `edda.otel.OpenTelemetry`. By default one for the global tracer provider, if
+            there is one when the app is initialised; False: none.
+        metrics: What counts, an `edda.metrics.Metrics`.
     """
 
     def __init__(
@@ -107,7 +120,10 @@ class EddaApp(AppInstances, AppEvents):
         authorizer: Authorizer | None = None,
         http: HttpOptions | None = None,
         outbox_retention_seconds: float = 7 * 86400.0,
+        retention_seconds: float | None = None,
         notifications: bool = True,
+        tracing: Tracing | Literal[False] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         _check_name(service_name)
         check_policy("default_retry_policy", default_retry_policy)
@@ -123,6 +139,8 @@ class EddaApp(AppInstances, AppEvents):
         check_seconds("shutdown_grace_seconds", shutdown_grace_seconds)
         check_seconds("loop_stall_seconds", loop_stall_seconds, at_least=LOOP_STALL_SECONDS_MIN)
         check_seconds("outbox_retention_seconds", outbox_retention_seconds, above=0)
+        if retention_seconds is not None:
+            check_seconds("retention_seconds", retention_seconds, above=0)
         self.service_name = service_name or "edda"
         self.db_url = db_url
         self.outbox_enabled = outbox_enabled
@@ -149,7 +167,11 @@ class EddaApp(AppInstances, AppEvents):
             activities_max=max_activities,
             activity_threads=activity_threads,
             default_retry_policy=default_retry_policy or DEFAULT_RETRY_POLICY,
+            retention_us=None if retention_seconds is None else round(retention_seconds * 1_000_000),
         )
+        self._tracing_wanted = tracing
+        self._tracing: Tracing | None = None
+        self._metrics = metrics
         self._authorizer = authorizer
         self._http_options = http
         self._relay_settings = RelaySettings(
@@ -185,6 +207,7 @@ class EddaApp(AppInstances, AppEvents):
                 return
             try:
                 sink = self._make_sink()
+                self._tracing = self._make_tracing()
                 engine = Engine(
                     app=self,
                     store=self._make_store(),
@@ -193,12 +216,16 @@ class EddaApp(AppInstances, AppEvents):
                     workflows=self._registered,
                     subscriptions=self._subscriptions,
                     on_outbox=self._hint_relayer,
+                    environment=self._make_environment(),
+                    tracing=self._tracing,
+                    meters=self._metrics,
                 )
             except BaseException:
                 self._home = None
                 raise
             try:
                 await engine.begin()
+                await self._describe_workflows(engine)
             except BaseException:
                 self._home = None
                 await engine.stop()
@@ -206,6 +233,24 @@ class EddaApp(AppInstances, AppEvents):
             self._engine = engine
             if sink is not None:
                 self._relayer = self._begin_relaying(engine, sink)
+            if self._metrics is not None:
+                self._metrics.watch(self, engine)
+
+    async def _describe_workflows(self, engine: Engine) -> None:
+        """For people who look from another process: search fields, and texts to draw. Without them no work fails."""
+        workflows = tuple(self._registered().values())
+        try:
+            await engine.store.declare_search_fields(
+                {workflow.name: [field.path for field in workflow.search_fields] for workflow in workflows}
+            )
+        except StorageError as error:
+            log.warning("cannot note the search fields of the workflows, so a search looks at fewer: %s", error)
+        try:  # in a thread: the first time it imports what reads code
+            found = await asyncio.to_thread(lambda: [source_of(workflow) for workflow in workflows])
+            if sources := [source for source in found if source is not None]:
+                await engine.store.keep_sources(sources)
+        except Exception as error:
+            log.warning("cannot keep the texts of the workflows, so a viewer cannot draw them: %s", error)
 
     async def shutdown(self) -> None:
         """Stop taking work, let what runs end within the grace, free the rest for others. Idempotent.
@@ -226,6 +271,8 @@ class EddaApp(AppInstances, AppEvents):
                 await self._relayer.stop(grace_seconds=grace)
         finally:
             self._relayer = None
+            if self._metrics is not None:
+                await self._metrics.forget(self)
             await self._stop_engine(engine)
 
     async def _stop_engine(self, engine: Engine) -> None:
@@ -259,6 +306,9 @@ class EddaApp(AppInstances, AppEvents):
 
         return open_store(self.db_url, **self._store_options)
 
+    def _make_environment(self) -> Environment:
+        return Environment()
+
     def _make_sink(self) -> Sink | None:
         if not self.outbox_enabled:
             return None
@@ -267,14 +317,32 @@ class EddaApp(AppInstances, AppEvents):
             return None
         return sink_for(self.broker_url)
 
+    def _make_tracing(self) -> Tracing | None:
+        """Without being asked only where somebody has set up OpenTelemetry; nothing is imported to find that out."""
+        if isinstance(self._tracing_wanted, bool):
+            return None
+        if self._tracing_wanted is not None:
+            return self._tracing_wanted
+        if "opentelemetry.trace" not in sys.modules:
+            return None
+        from edda.otel import OpenTelemetry, is_set_up
+
+        return OpenTelemetry() if is_set_up() else None
+
+    def _current_trace(self) -> str | None:
+        return self._tracing.current() if self._tracing is not None else None
+
     def _begin_relaying(self, engine: Engine, sink: Sink) -> Relayer:
         relayer = Relayer(
             engine.store,
             sink,
-            name=engine.worker_id,
+            name=lambda: engine.worker_id,
             settings=self._relay_settings,
             steady_us=engine.environment.steady_us,
             random=engine.environment.random,
+            tracing=self._tracing,
+            meters=self._metrics,
+            system=system_of(self.broker_url),
         )
         relayer.begin()
         return relayer
@@ -314,6 +382,18 @@ class EddaApp(AppInstances, AppEvents):
         return self._engine is not None
 
     @property
+    def workflow_names(self) -> frozenset[str]:
+        """The workflows that it runs."""
+        return frozenset(self._registered())
+
+    @property
+    def store_in_use(self) -> Store | None:
+        """What it runs on, for others that act on the same database in its event loop; None elsewhere, or at rest."""
+        if self._engine is None or self._home != (asyncio.get_running_loop(), os.getpid()):
+            return None
+        return self._engine.store
+
+    @property
     def worker_id(self) -> str:
         """Id of this process's worker; empty before `initialize()`."""
         return self._engine.worker_id if self._engine is not None else ""
@@ -332,7 +412,7 @@ class EddaApp(AppInstances, AppEvents):
     def _http(self) -> HttpApp:
         from edda.http import HttpApp
 
-        return HttpApp(self, authorizer=self._authorizer, options=self._http_options)
+        return HttpApp(self, authorizer=self._authorizer, options=self._http_options, tracing=lambda: self._tracing)
 
     async def check(self) -> bool:
         """Whether it can serve now: initialised, not shutting down, and the database answers."""

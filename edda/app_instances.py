@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-import inspect
+import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
 from edda.core.commit import Creation, NewInstance
 from edda.core.history import InstanceId
 from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
+from edda.core.search import terms_of
 from edda.engine.codec import decode_error
 from edda.engine.engine import Engine
+from edda.engine.environment import Environment
 from edda.engine.plans import plan_of, too_large
 from edda.engine.replies import decode_result, ending_error
 from edda.exceptions import (
@@ -24,14 +27,20 @@ from edda.exceptions import (
     NotRepairableError,
 )
 from edda.history import HistoryEntry, entry_of
+from edda.instances import InstanceEntry
+from edda.parameters import in_order, schema_of
 from edda.storage.port import InstanceRow
+from edda.storage.reads import PAGE_MAX, InstanceFilter, InstanceSummary, Source
 from edda.workflow import (
     App,
     BoundWorkflow,
     StartOptions,
     Workflow,
     WorkflowHandle,
+    check_id,
 )
+
+log = logging.getLogger("edda.app")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,6 +59,10 @@ class AppInstances:
     async def _ready(self) -> Engine:
         raise NotImplementedError
 
+    def _current_trace(self) -> str | None:
+        """The trace context of the code that calls us."""
+        raise NotImplementedError
+
     def _registered(self) -> Mapping[str, Workflow[..., Any]]:
         raise NotImplementedError
 
@@ -66,41 +79,90 @@ class AppInstances:
         """The handle of any instance, by its id."""
         return WorkflowHandle(instance_id, self._app)
 
+    async def instances(
+        self,
+        *,
+        status: str | Collection[str] = (),
+        workflow: str | Collection[str] = (),
+        id_prefix: str = "",
+        started_since: datetime | None = None,
+        started_before: datetime | None = None,
+        argument: tuple[str, Any] | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[InstanceEntry]:
+        """The instances that fit all that is given, newest first, read page by page.
+
+        `argument`: path and value of one that it was started with by name, such as `("order.id", "ORD-1")`. Of a
+        workflow that declares it among its `search_fields` it is found by an index, as everything else is; otherwise
+        that looks into each instance. A moment, a UUID, a decimal or a member of an enum is what JSON has for it.
+        ValueError for a value that is no scalar. Naive times are UTC.
+        """
+        which = InstanceFilter(
+            statuses=frozenset(Status(name) for name in _several(status)),
+            workflows=frozenset(_several(workflow)),
+            id_prefix=id_prefix,
+            created_from_us=_in_us(started_since),
+            created_before_us=_in_us(started_before),
+            argument=None if argument is None else _as_recorded(*argument),
+        )
+        engine = await self._ready()
+        page: str | None = None
+        count = 0
+        while limit is None or count < limit:
+            found = await engine.store.instance_page(which, limit=PAGE_MAX, page=page)
+            for row in found.rows[: None if limit is None else limit - count]:
+                yield _entry(row)
+            count += len(found.rows)
+            page = found.next_page
+            if page is None:
+                return
+
     async def start_instance(
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StartOptions
     ) -> WorkflowHandle[Any]:
         """What `Workflow.start` does on this app: validate, store, run."""
         engine = await self._ready()
         self._must_be_current(workflow)
-        new = self._new_instance(engine, workflow, args, kwargs, options)
+        new = new_instance(
+            workflow,
+            args,
+            kwargs,
+            options,
+            environment=engine.environment,
+            payload_bytes_max=self._max_payload_bytes,
+            trace=self._current_trace(),
+        )
         if options.session is not None:
             creation = await engine.store.create_in(options.session, new)
         else:
             creation = await engine.start(new)
         if not creation.created:
-            _check_same_start(new, creation, options)
+            check_same_start(new, creation, on_conflict=options.on_conflict)
         return WorkflowHandle(new.id, self._app)
 
-    def _new_instance(
-        self,
-        engine: Engine,
-        workflow: Workflow[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        options: StartOptions,
-    ) -> NewInstance:
-        signature = plan_of(workflow).signature
-        bound = signature.bind(args, kwargs)
-        text = signature.encode(bound.args, bound.kwargs)
-        if len(text) > self._max_payload_bytes:
-            raise too_large(f"the input of workflow {workflow.name}", len(text), limit=self._max_payload_bytes)
-        return NewInstance(
-            id=InstanceId(options.id or f"{workflow.name}-{engine.environment.sortable_id()}"),
-            workflow=workflow.name,
-            input=text,
-            args_hash=signature.canonical_hash(args, kwargs),
-            source_hash=_source_hash(workflow),
-            python=f"{sys.version_info.major}.{sys.version_info.minor}",
+    def parameters_of(self, workflow: str) -> dict[str, Any] | None:
+        """What one of its workflows is started with, as a JSON schema; None where that is not known.
+
+        An object, with the parameters as `properties`. KeyError for a name that is not among `workflow_names`.
+        """
+        return schema_of(self._registered()[workflow])
+
+    def new_instance_of(self, workflow: str, arguments: Mapping[str, object], *, id: str | None = None) -> NewInstance:
+        """A start from data: arguments by name, as JSON has them, validated as in code. It is not stored yet.
+
+        Raises what is wrong with the arguments, ValueError for an id that cannot be one, and KeyError as above.
+        """
+        known = self._registered()[workflow]
+        if id is not None:
+            check_id(id)
+        args, kwargs = in_order(known, arguments)
+        return new_instance(
+            known,
+            args,
+            kwargs,
+            StartOptions(id=id),
+            environment=Environment(),
+            payload_bytes_max=self._max_payload_bytes,
         )
 
     def _must_be_current(self, workflow: Workflow[..., Any]) -> None:
@@ -136,6 +198,10 @@ class AppInstances:
 
     async def status_of(self, instance_id: str) -> str:
         return (await self._row(instance_id)).status.value
+
+    async def workflow_of(self, instance_id: str) -> str:
+        """The name of its workflow."""
+        return (await self._row(instance_id)).workflow
 
     async def reason_of(self, instance_id: str) -> str:
         row = await self._row(instance_id)
@@ -177,7 +243,74 @@ class AppInstances:
             raise NotRepairableError(instance_id, before.status.value)
 
 
-def _check_same_start(new: NewInstance, there: Creation, options: StartOptions) -> None:
+def _several(names: str | Collection[str]) -> Collection[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def _as_recorded(path: str, value: object) -> tuple[str, Any]:
+    """A value as it stands in the arguments of a typed parameter."""
+    from pydantic_core import to_jsonable_python
+
+    found: Any = to_jsonable_python(value)
+    if isinstance(found, list | dict):
+        raise ValueError(
+            f"argument=({path!r}, ...) compares with one value, and was given {value!r}; write a path to it"
+        )
+    return path, found
+
+
+def _in_us(at: datetime | None) -> int | None:
+    if at is None:
+        return None
+    return round((at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+
+
+def _entry(row: InstanceSummary) -> InstanceEntry:
+    return InstanceEntry(
+        id=row.id,
+        workflow=row.workflow,
+        status=row.status.value,
+        reason=row.reason,
+        parent_id=row.parent_id,
+        created_at=_time(row.created_at_us),
+        updated_at=_time(row.updated_at_us),
+        ended_at=_time(row.ended_at_us) if row.ended_at_us is not None else None,
+    )
+
+
+def _time(us: int) -> datetime:
+    return datetime.fromtimestamp(us / 1_000_000, UTC)
+
+
+def new_instance(
+    workflow: Workflow[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    options: StartOptions,
+    *,
+    environment: Environment,
+    payload_bytes_max: int,
+    trace: str | None = None,
+) -> NewInstance:
+    """What is to be stored for a start. Raises what is wrong with the arguments: that is the caller's mistake."""
+    signature = plan_of(workflow).signature
+    bound = signature.bind(args, kwargs)
+    text = signature.encode(bound.args, bound.kwargs)
+    if len(text) > payload_bytes_max:
+        raise too_large(f"the input of workflow {workflow.name}", len(text), limit=payload_bytes_max)
+    return NewInstance(
+        id=InstanceId(options.id or f"{workflow.name}-{environment.sortable_id()}"),
+        workflow=workflow.name,
+        input=text,
+        args_hash=signature.canonical_hash(args, kwargs),
+        source_hash=_source_hash(workflow),
+        python=f"{sys.version_info.major}.{sys.version_info.minor}",
+        trace=trace,
+        terms=terms_of(workflow.name, text, workflow.search_fields),
+    )
+
+
+def check_same_start(new: NewInstance, there: Creation, *, on_conflict: str) -> None:
     """An id with other arguments may be wanted as it is; one of another workflow has another result, and never is."""
     if there.workflow != new.workflow:
         raise ConflictError(
@@ -185,7 +318,7 @@ def _check_same_start(new: NewInstance, there: Creation, options: StartOptions) 
             f"cannot be returned as one of '{new.workflow}'. Choose another id.",
             instance_id=new.id,
         )
-    if there.args_hash != new.args_hash and options.on_conflict == "error":
+    if there.args_hash != new.args_hash and on_conflict == "error":
         raise ConflictError(
             f"Workflow instance '{new.id}' exists already and was started with other arguments. Choose another id, or "
             'options(..., on_conflict="return") to get the existing one.',
@@ -198,10 +331,20 @@ def _place(workflow: Workflow[..., Any]) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _source_hash(workflow: Workflow[..., Any]) -> str:
-    """Of the function's text, where there is one: shown to people, decides nothing."""
+def source_of(workflow: Workflow[..., Any]) -> Source | None:
+    """The text of a workflow, where there is one: shown to people, decides nothing."""
+    from edda.visualizer import source
+
     try:
-        source = inspect.getsource(workflow.function)
-    except (OSError, TypeError):
-        return ""
-    return hashlib.sha256(source.encode()).hexdigest()
+        text = source.source_of(workflow)
+    except (OSError, TypeError, SyntaxError):  # of a notebook, of a program without its text
+        return None
+    except Exception as error:  # whatever code may look like, no start fails for want of a picture
+        log.warning("cannot read the text of workflow %s: %r", workflow.name, error)
+        return None
+    return Source(workflow.name, hashlib.sha256(text.encode()).hexdigest(), text)
+
+
+def _source_hash(workflow: Workflow[..., Any]) -> str:
+    source = source_of(workflow)
+    return source.source_hash if source else ""

@@ -1,13 +1,14 @@
 """Callbacks: one-shot tokens that a workflow hands to a person or a system, and waits for the answer.
 
 A token names its instance, so an answer that comes when nobody waits any more is refused; what else is in it is secret,
-so only who was given it can answer. The answer is an event whose id is the token: the first one counts.
+so only who was given it can answer. The answer is an event whose id is made from the token: the first one counts.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import secrets
 from typing import Any, Final
@@ -38,7 +39,8 @@ class Callback:
         `model` is what the answer is to be: a pydantic model or any annotation. The first answer counts, so one that
         does not fit raises pydantic's ValidationError here: ask again with another callback, or fail.
         """
-        criteria = Criteria.of(CALLBACK_TYPE, subject=self.token)
+        # Nobody reads the token in a list of what is waited for: whoever has it may answer.
+        criteria = Criteria.of(CALLBACK_TYPE, subject=self.token)._replace(where="")
         event = await run_of(self._ctx).event(criteria, model=None, timeout_seconds=timeout_seconds, call_id=None)
         return event.data if model is None else _fitted(event.data, model)
 
@@ -64,7 +66,8 @@ def _fitted(data: Any, model: Any) -> Any:
 def answer_to(token: str, *, json: str | None, blob: bytes | None, content_type: str | None) -> CloudEvent:
     """The answer, as an event. Raises ValueError for what is no token."""
     return CloudEvent(
-        id=token,
+        # As long for every token: that of an instance with a long id has more characters than an id may have.
+        id=hashlib.sha256(token.encode()).hexdigest(),
         source=CALLBACK_SOURCE,
         type=CALLBACK_TYPE,
         subject=token,
@@ -81,6 +84,9 @@ def instance_of(token: str) -> str:
     try:
         if not dot:
             raise ValueError("no dot")
-        return base64.b64decode(owner + "=" * (-len(owner) % 4), altchars=b"-_", validate=True).decode()
+        found = base64.b64decode(owner + "=" * (-len(owner) % 4), altchars=b"-_", validate=True).decode()
+        if "\0" in found:  # no instance has it, and not every database can be asked
+            raise ValueError("a NUL")
+        return found
     except (binascii.Error, ValueError) as error:
         raise ValueError("this is not the token of a callback") from error

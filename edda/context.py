@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edda.callbacks import Callback
     from edda.core.routing import Criteria
     from edda.events import ReceivedEvent
+    from edda.logger import ContextLogger
     from edda.workflow import StartOptions, Workflow, WorkflowHandle
 
 P = ParamSpec("P")
@@ -66,7 +67,19 @@ class Run(Protocol):
     @property
     def worker_id(self) -> str: ...
     @property
+    def claim(self) -> int: ...
+    @property
     def replaying(self) -> bool: ...
+    @property
+    def silent(self) -> bool:
+        """What the code does now it did before, up to here, and whoever listens has heard it."""
+        ...
+
+    @property
+    def attempt(self) -> ActivityInfo | None:
+        """The running activity; None in a workflow function."""
+        ...
+
     @property
     def hooks(self) -> object | None: ...
     @property
@@ -166,6 +179,17 @@ class WorkflowContext:
     def activity(self) -> ActivityInfo:
         """The running activity. Raises RuntimeError in a workflow function."""
         return self._run.info
+
+    @property
+    def logger(self) -> ContextLogger:
+        """A logger that names the instance, and is silent while the workflow function replays.
+
+        Its records have the fields `instance_id`, `workflow`, `worker`, `claim`, `activity` and `attempt`. It writes to
+        the loggers `edda.workflow` and, in activities and compensations, `edda.activity`.
+        """
+        from edda.logger import ContextLogger
+
+        return ContextLogger(self._run)
 
     # -- the database ------------------------------------------------------------------------------------------------
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, get_args
 
 from edda.context import NewEvent, WorkflowContext, current_run, described, run_of, utc_us
 from edda.core.routing import Criteria
-from edda.exceptions import EventTimeoutError
+from edda.exceptions import EventTimeoutError, InvalidEventError
 from edda.workflow import find_app
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ class ReceivedEvent:
 
 async def wait_timer(ctx: WorkflowContext, duration_seconds: float, timer_id: str | None = None) -> None:
     """Wait, holding no worker. Never ends early; the due time is fixed by the first run. `timer_id` names it."""
-    if duration_seconds < 0:
-        raise ValueError(f"a duration cannot be negative: {duration_seconds}")
+    if not 0 <= duration_seconds < inf:
+        raise ValueError(f"a duration cannot be negative, nor without end: {duration_seconds}")
     run = run_of(ctx)
     await run.timer("wait_timer", due_us=run.now_us() + round(duration_seconds * 1_000_000), timer_id=timer_id)
 
@@ -85,8 +86,8 @@ async def send_event_transactional(
     If the attempt fails there is no event. In a workflow function it is a recorded step of its own.
     """
     event = NewEvent(
-        type=_named("event_type", event_type),
-        source=_named("event_source", event_source),
+        type=event_name("event_type", event_type),
+        source=event_name("event_source", event_source),
         data=event_data,
         datacontenttype=_optional("content_type", content_type),
         to_outbox=True,
@@ -115,12 +116,12 @@ async def send_event(
             "the broker belongs to the app, not to one event: EddaApp(outbox_enabled=True, broker_url=...)"
         )
     event = NewEvent(
-        type=_named("event_type", event_type),
-        source=_named("source", source),
+        type=event_name("event_type", event_type),
+        source=event_name("source", source),
         data=data,
         datacontenttype=_optional("datacontenttype", datacontenttype),
         subject=_optional("subject", subject),
-        target=_optional("to", to),
+        target=_target(to),
     )
     run = current_run.get()
     return await (find_app().send(event) if run is None else run.send(event))
@@ -148,9 +149,9 @@ async def wait_event(
             visibly in the history, and the wait goes on. Default: what JSON says, or bytes.
         event_id: Names this call in the history, in place of `type:n`.
     """
-    if timeout_seconds is not None and not timeout_seconds >= 0:
-        raise ValueError(f"timeout_seconds must not be negative: {timeout_seconds}")
-    criteria = Criteria.of(_named("event_type", event_type), subject=subject, match=match)
+    if timeout_seconds is not None and not 0 <= timeout_seconds < inf:
+        raise ValueError(f"timeout_seconds is None or a number that is not negative: {timeout_seconds}")
+    criteria = Criteria.of(event_name("event_type", event_type), subject=subject, match=match)
     return await run_of(ctx).event(criteria, model=model, timeout_seconds=timeout_seconds, call_id=event_id)
 
 
@@ -162,7 +163,7 @@ class Event(Generic[T]):
     """
 
     def __init__(self, type: str, *, key: str | None = None, source: str | None = None) -> None:
-        self.type = _named("type", type)
+        self.type = event_name("type", type)
         self.key = key
         self.source = source or f"/{type}"
 
@@ -202,21 +203,32 @@ class Event(Generic[T]):
         return await send_event(self.type, self.source, payload, subject=subject, to=to)
 
 
-def _named(what: str, name: object) -> str:
+def event_name(what: str, name: object) -> str:
     """A type or a source that every receiver will take."""
     if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX:
-        raise ValueError(f"{what} must be a text of 1 to {NAME_MAX} characters, not {described(name)}")
+        raise _refused(f"{what} must be a text of 1 to {NAME_MAX} characters, not {described(name)}")
     if any(letter.isspace() or not letter.isprintable() for letter in name):
-        raise ValueError(f"{what} must hold neither spaces nor control characters, as {name!r} does")
-    return name
+        raise _refused(f"{what} must hold neither spaces nor control characters, as {name!r} does")
+    return str.__str__(name)  # of a member of an enum, the text itself
+
+
+def _refused(why: str) -> InvalidEventError:
+    run = current_run.get()
+    return InvalidEventError(why, instance_id="" if run is None else run.instance_id)
 
 
 def _storable(what: str, text: str) -> str:
     """Said here, at the call: no database takes it, and no JSON says it."""
     if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"{what} holds a NUL or a lone surrogate, which cannot be stored: {text[:80]!a}")
+        raise _refused(f"{what} holds a NUL or a lone surrogate, which cannot be stored: {text[:80]!a}")
     return text
 
 
+def _target(to: str | None) -> str | None:
+    if to is not None and not 0 < len(to) <= NAME_MAX:
+        raise _refused(f"to= is the id of a workflow instance, which has 1 to {NAME_MAX} characters, not {len(to)}")
+    return _optional("to", to)
+
+
 def _optional(what: str, text: str | None) -> str | None:
-    return None if text is None else _storable(what, text)
+    return None if text is None else str.__str__(_storable(what, text))

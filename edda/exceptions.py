@@ -139,6 +139,17 @@ class NotRepairableError(EddaError):
         self.status = status
 
 
+class InvalidEventError(EddaError, ValueError):
+    """The event breaks a rule of CloudEvents: no receiver would take it, so it is not sent."""
+
+    retryable = False
+
+    def __init__(self, message: str | None = None, *, instance_id: str = "") -> None:
+        super().__init__(f"{message} (workflow instance '{instance_id}')" if instance_id else message)
+        self.instance_id = instance_id
+        """Of the workflow that wanted to send it; empty outside of workflows."""
+
+
 class DeadLetterNotFoundError(EddaError):
     """There is no dead letter with this id."""
 

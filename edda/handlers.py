@@ -47,6 +47,19 @@ def handler_workflow(
     return declared
 
 
+def check_handler(event_type: str, function: Callable[[ReceivedEvent], Any]) -> None:
+    """Said where it is declared: every event would fail for good, one by one."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        name = getattr(function, "__name__", "handler")
+        raise TypeError(
+            f"the handler {name} of '{event_type}' is called with the event, and nothing else: {error}"
+        ) from None
+    except ValueError:  # written in C, and says nothing
+        pass
+
+
 def _on_the_loop(function: Callable[[ReceivedEvent], Any]) -> Callable[..., Any]:
     async def call(event: dict[str, Any]) -> None:
         await function(received(event))

@@ -23,7 +23,7 @@ from typing import (
 from weakref import WeakSet
 
 from edda.context import NewEvent, WorkflowContext, current_run, described, run_of
-from edda.core.declaration import check_function
+from edda.core.declaration import check_function, search_fields_of
 from edda.exceptions import NoAppError
 from edda.history import HistoryEntry
 from edda.naming import Registry
@@ -166,11 +166,19 @@ class WorkflowHandle(str, Generic[R]):
 class Workflow(Generic[P, R]):
     """An async function as a workflow: `handle = await order.start(order_id="ORD-1")`."""
 
-    def __init__(self, function: Callable[..., Any], *, name: str | None = None, event_handler: bool = False) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        event_handler: bool = False,
+        search_fields: Sequence[str] = (),
+    ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name: str = name or function.__name__
         self.event_handler = event_handler
+        self.search_fields = search_fields_of(function, search_fields)
         self.plan: Any = None
         """A slot for the engine: how to encode arguments and results, prepared once."""
 
@@ -205,7 +213,7 @@ class Workflow(Generic[P, R]):
         `session`: start within your own transaction on the same database: it begins to run after your commit.
         """
         if id is not None:
-            _check_id(id)
+            check_id(id)
         if on_conflict not in ("error", "return"):
             raise ValueError(f"on_conflict must be 'error' or 'return', not {on_conflict!r}")
         return BoundWorkflow(self, StartOptions(id=id, on_conflict=on_conflict, detached=detached, session=session))
@@ -250,7 +258,7 @@ class BoundWorkflow(Generic[P, R]):
         return await handle.result()
 
 
-def _check_id(instance_id: object) -> None:
+def check_id(instance_id: object) -> None:
     """Refuse ids that some database cannot store, or takes for another: MySQL compares without trailing spaces."""
     if not isinstance(instance_id, str):
         raise TypeError(
@@ -289,7 +297,11 @@ class _AnyWorkflow(Protocol):
 def workflow(func: Callable[Concatenate[WorkflowContext, P], Awaitable[R]], /) -> Workflow[P, R]: ...
 @overload
 def workflow(
-    *, name: str | None = None, event_handler: bool = False, lock_timeout_seconds: int | None = None
+    *,
+    name: str | None = None,
+    event_handler: bool = False,
+    search_fields: Sequence[str] = (),
+    lock_timeout_seconds: int | None = None,
 ) -> _AnyWorkflow: ...
 def workflow(
     func: Callable[..., Any] | None = None,
@@ -297,19 +309,27 @@ def workflow(
     *,
     name: str | None = None,
     event_handler: bool = False,
+    search_fields: Sequence[str] = (),
     lock_timeout_seconds: int | None = None,
 ) -> Any:
     """Declare a workflow: an `async def` whose first parameter is the context.
 
-    `name` is what history knows it by. `event_handler`: a CloudEvent of that type starts it. `lock_timeout_seconds` is
-    accepted for code written for the reference and has no meaning: leases belong to workers here.
+    `name` is what history knows it by. `event_handler`: a CloudEvent of that type starts it. `search_fields`: arguments
+    by which people find instances at once, however many there are: names of parameters, or paths into them such as
+    `"customer.city"`; each costs one row per instance. `lock_timeout_seconds` is accepted for code written for the
+    reference and has no meaning: leases belong to workers here.
     """
 
     def declare(function: Callable[..., Any]) -> Workflow[..., Any]:
         if not inspect.iscoroutinefunction(function) and not inspect.isasyncgenfunction(function):
             raise TypeError(f"Workflow {getattr(function, '__name__', function)} must be an async function")
         check_function("workflow", function)
-        declared = Workflow[..., Any](function, name=name, event_handler=event_handler)
+        if event_handler and search_fields:
+            raise TypeError(
+                f"workflow {function.__name__}() handles events, and what they bring has no search fields: search for "
+                "the event instead"
+            )
+        declared = Workflow[..., Any](function, name=name, event_handler=event_handler, search_fields=search_fields)
         workflows.add(declared)
         return declared
 

@@ -46,6 +46,8 @@ from tests import brokers
 T = TypeVar("T")
 
 KINDS = ("sqlite", "postgresql", "mysql")
+TOOLS = ("prometheus", "chromium")
+"""What else `EDDA_REQUIRE` may name: the tests that need it look for it."""
 _CONNECT_SECONDS_MAX = 10
 
 _found: dict[str, str | None] = {}
@@ -135,10 +137,11 @@ def _try(server: Server, url: str) -> str | None:
 
 def _check_required(found: dict[str, str | None]) -> None:
     for kind in filter(None, os.environ.get("EDDA_REQUIRE", "").replace(" ", "").split(",")):
-        if kind in brokers.DEFAULTS:
+        if kind in brokers.DEFAULTS or kind in TOOLS:
             continue
         if kind not in KINDS:
-            raise pytest.UsageError(f"EDDA_REQUIRE names {kind!r}; it knows {', '.join([*KINDS, *brokers.DEFAULTS])}")
+            known = ", ".join([*KINDS, *brokers.DEFAULTS, *TOOLS])
+            raise pytest.UsageError(f"EDDA_REQUIRE names {kind!r}; it knows {known}")
         if found[kind] is None:
             raise pytest.UsageError(f"EDDA_REQUIRE asks for {kind}, but there is none: {_notes[kind]}")
 

@@ -8,7 +8,7 @@ Laws:
 - Whatever comes in, `parse` gives events or `CloudEventError`, never another error.
 """
 
-from edda.cloudevents.data import normal
+from edda.cloudevents.data import check_own, normal
 from edda.cloudevents.errors import CloudEventError
 from edda.cloudevents.http_binding import Batch, Headers, Message, parse, to_batch, to_binary, to_structured
 from edda.cloudevents.limits import LIMITS, Limits
@@ -19,6 +19,7 @@ __all__ = [
     "to_structured",
     "to_batch",
     "normal",
+    "check_own",
     "Batch",
     "Headers",
     "Message",

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from edda.cloudevents.attributes import SPECVERSION, Attributes, canonical
 from edda.cloudevents.errors import CloudEventError
-from edda.cloudevents.json_text import read
+from edda.cloudevents.json_text import check_depth, read
 from edda.cloudevents.limits import LIMITS, Limits
 from edda.core.event import JSON_TYPE, CloudEvent
 
@@ -44,6 +44,8 @@ class Data(NamedTuple):
 
 
 NO_DATA: Final = Data(None, None, None)
+FAMILY: Final = "application/cloudevents"
+"""How the content types begin that name an event, or many."""
 
 
 def media_type(text: str, limits: Limits) -> MediaType:
@@ -85,6 +87,26 @@ def normal(event: CloudEvent, limits: Limits = LIMITS) -> CloudEvent:
     return Attributes(attributes_of(event), limits).event(*data)
 
 
+def check_own(event: CloudEvent, limits: Limits = LIMITS) -> None:
+    """CloudEventError if no receiver would take an event of ours. Of its JSON, written here, only the depth is open."""
+    Attributes(attributes_of(event), limits).event(None, None, None)
+    if event.json is None:
+        data_in_bytes(event.datacontenttype, event.blob or b"", limits)
+        check_binary(event.datacontenttype)
+        return
+    _check_says_json(event.datacontenttype or JSON_TYPE, limits)
+    check_depth(event.json.encode(), "the data", limits.json_depth)
+
+
+def check_binary(datacontenttype: str | None) -> None:
+    """Bytes that say they are a CloudEvent would be taken for that one."""
+    if datacontenttype is not None and datacontenttype[: len(FAMILY)].lower() == FAMILY:
+        raise CloudEventError(
+            "not_for_binary_mode",
+            "an event whose data is itself a CloudEvent would be taken for that one: send it structured",
+        )
+
+
 def attributes_of(event: CloudEvent) -> dict[str, str]:
     """All but `datacontenttype`, in the order in which they are sent."""
     named = {
@@ -108,9 +130,13 @@ def _normal_data(event: CloudEvent, limits: Limits) -> Data:
     if event.json is None:
         return data_in_bytes(event.datacontenttype, event.blob or b"", limits)
     type = event.datacontenttype or JSON_TYPE
+    _check_says_json(type, limits)
+    return Data(type, _json(_utf8(event.json), limits), None)
+
+
+def _check_says_json(type: str, limits: Limits) -> None:
     if not is_json(type, limits):
         raise CloudEventError("invalid_data", "data that is JSON needs a datacontenttype that says so")
-    return Data(type, _json(_utf8(event.json), limits), None)
 
 
 def _json(content: bytes, limits: Limits) -> str:

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from edda.cloudevents.attributes import Attributes
-from edda.cloudevents.data import MediaType, attributes_of, data_in_bytes, media_type, normal
+from edda.cloudevents.data import FAMILY, MediaType, attributes_of, check_binary, data_in_bytes, media_type, normal
 from edda.cloudevents.errors import CloudEventError, quoted
 from edda.cloudevents.json_format import read_batch, read_event, write_batch, write_event
 from edda.cloudevents.limits import LIMITS, Limits
@@ -25,7 +25,6 @@ Headers = Iterable[tuple[bytes, bytes]]
 STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
 
-_FAMILY: Final = "application/cloudevents"
 _PREFIX: Final = b"ce-"
 _CHARSETS: Final = frozenset({None, "utf-8", "utf8", "us-ascii"})
 _AS_IT_IS: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
@@ -59,7 +58,7 @@ def parse(headers: Headers, body: bytes, limits: Limits = LIMITS) -> CloudEvent 
     if len(body) > limits.body_bytes:
         raise CloudEventError("body_too_large", f"the body has more than {limits.body_bytes} bytes")
     head = _head(headers, limits)
-    if head.content_type is None or head.content_type[: len(_FAMILY)].lower() != _FAMILY:
+    if head.content_type is None or head.content_type[: len(FAMILY)].lower() != FAMILY:
         data = data_in_bytes(head.content_type, body, limits)
         return Attributes(_attributes(head.attributes), limits).event(*data)
     if _format(head.content_type, limits) == BATCH:
@@ -72,11 +71,7 @@ def to_binary(event: CloudEvent, limits: Limits = LIMITS) -> Message:
     event = normal(event, limits)
     headers = [(_PREFIX + name.encode(), _encoded(value)) for name, value in attributes_of(event).items()]
     if event.datacontenttype is not None:
-        if event.datacontenttype[: len(_FAMILY)].lower() == _FAMILY:
-            raise CloudEventError(
-                "not_for_binary_mode",
-                "an event whose data is itself a CloudEvent would be taken for that one: send it structured",
-            )
+        check_binary(event.datacontenttype)
         headers.append((b"content-type", event.datacontenttype.encode()))
     return Message(headers, event.blob or (event.json or "").encode())
 

@@ -50,9 +50,14 @@ def read(body: bytes, what: str, depth_max: int) -> Document:
     body = body.removeprefix(BOM_UTF8)
     value = _value(body, what)
     text = _text_that_says(value, body, what)
+    check_depth(text, what, depth_max)
+    return Document(value, text)
+
+
+def check_depth(text: bytes, what: str, depth_max: int) -> None:
+    """Of JSON in normal form."""
     if text.count(b"[") + text.count(b"{") > depth_max and _depth(text, depth_max) > depth_max:
         raise CloudEventError("too_deep", f"{what} is nested more than {depth_max} deep")
-    return Document(value, text)
 
 
 def length(body: bytes, what: str) -> int | None:

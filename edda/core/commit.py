@@ -14,6 +14,7 @@ from edda.core.event import CloudEvent
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
 from edda.core.routing import Route
+from edda.core.search import Term
 
 
 class NewInstance(NamedTuple):
@@ -33,6 +34,10 @@ class NewInstance(NamedTuple):
     source_hash: str = ""
     python: str = ""
     """Minor version of the Python that started it, such as `3.11`."""
+    trace: str | None = None
+    """The trace context of what started it; see `core.trace`."""
+    terms: tuple[Term, ...] = ()
+    """By which it is found; see `core.search`."""
 
     @property
     def claim(self) -> int:
@@ -60,6 +65,11 @@ class OutboxMessage(NamedTuple):
     blob: bytes | None
     content_type: str
     at_us: int
+    trace: str | None = None
+    """The trace context of what sent it; see `core.trace`."""
+    subject: str | None = None
+    target: str | None = None
+    """The instance that it is addressed to, at the receiver."""
 
 
 class Post(NamedTuple):

@@ -11,9 +11,11 @@ import builtins
 import dataclasses
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
 from typing import Any, Final, get_origin
+
+from edda.core.search import FIELDS_MAX, PATH_CHARS_MAX, SearchField
 
 PLAIN_TYPES: Final = frozenset(
     {str, int, float, bool, complex, bytes, bytearray, dict, list, tuple, set, frozenset, NoneType}
@@ -45,6 +47,32 @@ def check_function(sort: str, function: Callable[..., Any]) -> None:
             f"{sort} {name}() has to take the context first, but its first parameter '{first.name}' is annotated with "
             f"{'None' if kind is NoneType else kind.__name__}. Write {name}(ctx: WorkflowContext, {first.name}, ...)."
         )
+
+
+def search_fields_of(function: Callable[..., Any], paths: Sequence[str]) -> tuple[SearchField, ...]:
+    """Declared search fields, each with the place of its parameter. TypeError or ValueError: there can be no such."""
+    name = getattr(function, "__name__", str(function))
+    if isinstance(paths, str):
+        raise TypeError(f'search_fields of workflow {name}() is a list of names, search_fields=["{paths}"]')
+    if len(paths) > FIELDS_MAX:
+        raise ValueError(f"workflow {name}() has {len(paths)} search fields; it may have {FIELDS_MAX}")
+    _, *parameters = parameters_of(function)
+    return tuple(_search_field(name, path, parameters) for path in dict.fromkeys(paths))
+
+
+def _search_field(function: str, path: str, parameters: Sequence[inspect.Parameter]) -> SearchField:
+    if not 0 < len(path) <= PATH_CHARS_MAX:
+        raise ValueError(f"search field {path!r} of workflow {function}() has to have 1 to {PATH_CHARS_MAX} characters")
+    first = path.partition(".")[0]
+    for position, one in enumerate(parameters):
+        if one.name == first and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD):
+            return SearchField(path, None if one.kind is one.KEYWORD_ONLY else position)
+    if any(one.kind is one.VAR_KEYWORD for one in parameters):
+        return SearchField(path, None)
+    raise ValueError(
+        f"search field {path!r} of workflow {function}() begins with {first!r}, which is none of its parameters: "
+        f"{', '.join(one.name for one in parameters) or 'it has none'}"
+    )
 
 
 def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:

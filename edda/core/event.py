@@ -7,6 +7,7 @@ the same value here. This module knows neither JSON nor HTTP nor databases.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -16,6 +17,7 @@ TARGET: Final = "eddainstanceid"
 
 JSON_TYPE: Final = "application/json"
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -43,6 +45,17 @@ class CloudEvent(NamedTuple):
     def target(self) -> str | None:
         """The instance it is addressed to."""
         return self.extensions.get(TARGET)
+
+
+def addressed_to(instance_id: str | None) -> dict[str, str]:
+    """The extension attributes that address an event to an instance; none for None."""
+    return {} if instance_id is None else {TARGET: instance_id}
+
+
+def rfc3339(at_us: int) -> str:
+    """The time in the form that the attribute `time` has."""
+    moment = _EPOCH + timedelta(microseconds=at_us)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class Receipt(Enum):

@@ -21,6 +21,9 @@ EventKey = NewType("EventKey", str)
 Fields = tuple[str, ...]
 """Names of fields, sorted: `subject` is the attribute, `.order_id` a member of the data, which is a JSON object."""
 
+FIELDS_CHARS_MAX: Final = 255
+"""Of `fields_text`: what every database can hold in a unique key."""
+
 NO_FIELDS: Final[Fields] = ()
 SUBJECT: Final = "subject"
 
@@ -36,6 +39,8 @@ class Criteria(NamedTuple):
     type: str
     fields: Fields
     route: Route
+    where: str = ""
+    """The fields and their values, for people."""
 
     @classmethod
     def of(cls, event_type: str, *, subject: str | None = None, match: Mapping[str, Any] | None = None) -> Criteria:
@@ -44,7 +49,13 @@ class Criteria(NamedTuple):
         if subject is not None:
             values[SUBJECT] = json.dumps(subject)
         fields = tuple(sorted(values))
-        return cls(event_type, fields, _route(event_type, [(name, values[name]) for name in fields]))
+        if len(fields_text(fields)) > FIELDS_CHARS_MAX:
+            raise ValueError(
+                f"the names in match= are too long: with quotes, dots and commas they may have {FIELDS_CHARS_MAX} "
+                f"characters together, and have {len(fields_text(fields))}"
+            )
+        where = ", ".join(f"{name.removeprefix('.')}={values[name]}" for name in fields)
+        return cls(event_type, fields, _route(event_type, [(name, values[name]) for name in fields]), where)
 
     def fits(self, event: CloudEvent) -> bool:
         """Whether an event is what is waited for, as far as its route tells."""

@@ -43,7 +43,7 @@ def owed(history: Sequence[HistoryEvent]) -> list[Owed]:
     for event in history:
         match event.kind:
             case Kind.ACTIVITY_COMPLETED | Kind.ACTIVITY_UNKNOWN | Kind.COMPENSATION_REGISTERED:
-                name = event.details().get(UNDO_KEY) if event.meta else None
+                name = event.details().get(UNDO_KEY) if event.meta and UNDO_KEY in event.meta else None
                 if name is not None:
                     candidates[compensation_id(event)] = (name, event)
             case Kind.COMPENSATION_EXECUTED:

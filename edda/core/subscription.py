@@ -14,6 +14,7 @@ from edda.core.commit import NewInstance
 from edda.core.event import CloudEvent
 from edda.core.history import InstanceId
 from edda.core.routing import event_key, members_of
+from edda.core.trace import trace_of
 
 WHOLE: Final = "event"
 """It gets the event as its one argument."""
@@ -41,6 +42,7 @@ def started_by(event: CloudEvent, subscription: Subscription) -> NewInstance:
         workflow=subscription.workflow,
         input=text,
         args_hash=hashlib.sha256(text.encode()).hexdigest(),
+        trace=trace_of(event.extensions),
     )
 
 
@@ -48,7 +50,8 @@ def _by_name(event: CloudEvent, takes: str) -> str:
     """Members of the data as arguments; data that are no object have no names, and give no arguments."""
     names = None if takes == ALL else frozenset(takes.split(","))
     taken = {name: value for name, value in members_of(event).items() if names is None or name in names}
-    return json.dumps({"args": [], "kwargs": taken}, separators=(",", ":"), ensure_ascii=False)
+    # They come from outside, and must not be read as what we wrote ourselves: see `SignatureCodec.decode`.
+    return json.dumps({"args": [], "kwargs": taken, "foreign": True}, separators=(",", ":"), ensure_ascii=False)
 
 
 def _whole(event: CloudEvent) -> str:

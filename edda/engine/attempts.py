@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import UUID
 
 from edda.activity import Activity
@@ -26,14 +26,17 @@ from edda.context import ActivityInfo, NewEvent, WorkflowContext, current_run
 from edda.core.commit import NewInstance
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.routing import Criteria
-from edda.engine.codec import encode_event_data
+from edda.core.search import terms_of
 from edda.engine.environment import DatabaseClock, Environment
-from edda.engine.event_draft import EventDraft
+from edda.engine.event_draft import EventDraft, checked
 from edda.engine.plans import Code, plan_of
 from edda.engine.threads import DaemonThreads
 from edda.exceptions import ActivityTimeoutError, EddaError, SessionUnavailableError
 from edda.storage.port import Store, UserTransaction
 from edda.workflow import App, StartOptions, Workflow, WorkflowHandle, current_app
+
+if TYPE_CHECKING:
+    from edda.engine.telemetry import RunningAttempt, Telemetry
 
 log = logging.getLogger("edda.engine")
 
@@ -79,6 +82,14 @@ class Client(Protocol):
     instance_id: InstanceId
     workflow_name: str
 
+    @property
+    def claim(self) -> int: ...
+
+    @property
+    def trace(self) -> str | None:
+        """The trace context that the attempt is a part of."""
+        ...
+
     async def commit_inside(self, outcome: Outcome, transaction: UserTransaction) -> bool:
         """Record the outcome inside the user's transaction and commit it. False: the claim is lost.
 
@@ -110,6 +121,7 @@ class Attempts:
         activities_max: int,
         threads: int,
         on_crash: Callable[[MemoryError], None],
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.app = app
         self.store = store
@@ -118,6 +130,7 @@ class Attempts:
         self.environment = environment
         self.hooks = hooks
         self.on_crash = on_crash
+        self.telemetry = telemetry
         self._activities_max = activities_max
         self._threads = threads
         self._pool: DaemonThreads | None = None
@@ -157,6 +170,15 @@ class Attempts:
     def running(self) -> int:
         return len(self._running)
 
+    @property
+    def queued(self) -> int:
+        return len(self._queue)
+
+    def current_trace(self) -> str | None:
+        """The trace context of the code that runs now."""
+        telemetry = self.telemetry
+        return telemetry.tracing.current() if telemetry is not None and telemetry.tracing is not None else None
+
     async def stop(self) -> None:
         """Cancel what runs and leave the threads to themselves."""
         self._queue.clear()
@@ -173,7 +195,7 @@ class Attempts:
 class Attempt:
     """One attempt, queued or running."""
 
-    __slots__ = ("_attempts", "_client", "_entered", "dropped", "interrupting", "order", "run", "task")
+    __slots__ = ("_attempts", "_client", "_entered", "_watched", "dropped", "interrupting", "order", "run", "task")
 
     def __init__(self, attempts: Attempts, client: Client, order: Order) -> None:
         self._attempts = attempts
@@ -184,6 +206,7 @@ class Attempt:
         self.dropped = False
         self.interrupting = False
         self._entered = False
+        self._watched: RunningAttempt | None = None
 
     def interrupt(self) -> None:
         """Cancel the code. The outcome still comes."""
@@ -218,15 +241,18 @@ class Attempt:
         current_run.set(self.run)
         steady_us = self._attempts.environment.steady_us
         began = steady_us()
+        outcome = Outcome(self.order)
+        if (telemetry := self._attempts.telemetry) is not None:
+            self._watched = telemetry.attempt(self._client, self.order, worker=self._attempts.worker())
+            self._watched.enter()
         try:
-            outcome = Outcome(self.order)
-            again = await self._once(outcome)
+            again = await self._once(outcome, began)
             for _ in range(UNCOUNTED_MAX):
                 if not again:
                     break
                 outcome = Outcome(self.order)
                 self.run.begin()
-                again = await self._once(outcome)
+                again = await self._once(outcome, began)
             if outcome.error is not None:
                 outcome.duration_us = steady_us() - began
             if not self.dropped:
@@ -234,9 +260,11 @@ class Attempt:
         except Exception:
             log.exception("an attempt broke down inside edda")
         finally:
+            if self._watched is not None:
+                self._watched.ended(outcome)
             self._attempts.ended(self)
 
-    async def _once(self, outcome: Outcome) -> bool:
+    async def _once(self, outcome: Outcome, began: int) -> bool:
         """Run the code and fill in the outcome. True: it lost only to other transactions, run it again."""
         run, order = self.run, self.order
         try:
@@ -246,6 +274,7 @@ class Attempt:
                 outcome.value = await code.function(*args, **order.kwargs)
             else:
                 outcome.value = await self._call()
+            outcome.duration_us = self._attempts.environment.steady_us() - began
             outcome.outbox = run.outbox
             transaction = run.transaction
             if transaction is not None and await transaction.flush():
@@ -297,6 +326,8 @@ class Attempt:
         context = Context()
         context.run(current_run.set, self.run)
         context.run(current_app.set, self._attempts.app)
+        if self._watched is not None:
+            context.run(self._watched.enter)
 
         def call() -> object:
             return context.run(code.function, *args, **order.kwargs)
@@ -371,8 +402,20 @@ class AttemptRun:
         return self._attempts.worker()
 
     @property
+    def claim(self) -> int:
+        return self._client.claim
+
+    @property
     def replaying(self) -> bool:
         return False
+
+    @property
+    def silent(self) -> bool:
+        return False
+
+    @property
+    def attempt(self) -> ActivityInfo:
+        return self.info
 
     @property
     def hooks(self) -> object | None:
@@ -465,12 +508,15 @@ class AttemptRun:
             return await self._attempts.app.start_instance(workflow, args, kwargs, chosen)
         signature = plan_of(workflow).signature
         bound = signature.bind(args, kwargs)
+        text = signature.encode(bound.args, bound.kwargs)
         await self.transaction.start(
             NewInstance(
                 id=InstanceId(instance_id),
                 workflow=workflow.name,
-                input=signature.encode(bound.args, bound.kwargs),
+                input=text,
                 args_hash=signature.canonical_hash(args, kwargs),
+                trace=self._attempts.current_trace(),
+                terms=terms_of(workflow.name, text, workflow.search_fields),
             )
         )
         return WorkflowHandle(instance_id, self._attempts.app)
@@ -484,11 +530,11 @@ class AttemptRun:
         raise RuntimeError("waiting for an event is for workflow functions; an activity holds a worker while it waits")
 
     async def send(self, event: NewEvent) -> str:
+        data = checked(event, instance_id=self.instance_id)
         event_id = str(UUID(hex=self._attempts.environment.sortable_id()))
-        self.outbox = (
-            *self.outbox,
-            EventDraft(event_id, self._attempts.app.direct(event), encode_event_data(event.data)),
-        )
+        attempts = self._attempts
+        draft = EventDraft(event_id, attempts.app.direct(event), data, attempts.current_trace())
+        self.outbox = (*self.outbox, draft)
         return event_id
 
     def owe(

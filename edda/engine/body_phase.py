@@ -18,7 +18,7 @@ from edda.engine.attempts import Outcome
 from edda.engine.body_run import BodyRun, Call
 from edda.engine.codec import encode_error
 from edda.engine.event_waits import EventWaits, Question
-from edda.engine.instance import ChildEnded, Instance, NoEventInTime, Survivor, TimerDue
+from edda.engine.instance import ChildEnded, Instance, NoEventInTime, Survivor, TimerDue, about
 from edda.engine.phases import STEP, Pause, Phase, Write
 from edda.engine.plans import plan_of
 from edda.engine.records import (
@@ -75,8 +75,10 @@ class BodyPhase:
             hooks=self._house.observer,
             journal=self._journal,
             started_us=at_us,
+            claim_of=lambda: instance.claim,
         )
         self._loop = self._body.loop
+        self._loop.quiet = started is not None
         self._body.enter(instance.row.input)
         if started is None:
             record_start(instance, at_us=at_us)
@@ -85,7 +87,7 @@ class BodyPhase:
     # -- the phase ---------------------------------------------------------------------------------------------------
 
     def pump(self) -> Write | Pause | Phase:
-        if self._journal.replaying and not self._replay():
+        if self._replays and not self._replay():
             return Pause.AGAIN
         if self._instance.cancel_requested:
             self.evict()
@@ -96,6 +98,11 @@ class BodyPhase:
         if self._events.store() or self._worth_writing():
             return STEP
         return Pause.PROCEED
+
+    @property
+    def _replays(self) -> bool:
+        """Recorded completions are left; or there are none, but the body was entered before, up to its first wait."""
+        return self._journal.replaying or (self._loop.quiet and not self._instance.cancel_requested)
 
     @property
     def has_news(self) -> bool:
@@ -136,6 +143,7 @@ class BodyPhase:
                     "workflow instance %s ended without an `await` of %s: nothing of that was done",
                     self._instance.id,
                     ", ".join(forgotten),
+                    extra=about(self._instance),
                 )
         self.evict()
         return SettlingPhase(self._instance, result, cause=Status.FAILED)
@@ -194,6 +202,7 @@ class BodyPhase:
                 "%s of %s was recorded with other arguments than it is called with now; the recorded result is used",
                 call.id,
                 self._instance.id,
+                extra=about(self._instance, activity=call.id),
             )
             log.debug("recorded: %s, now: %s", event.input, call.input)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import zlib
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from edda.activity import Activity
 from edda.compensation import compensations
@@ -22,11 +22,17 @@ from edda.core.commit import NewInstance
 from edda.core.history import HistoryEvent, InstanceId
 from edda.core.journal import CallKind, Journal, describe_call, describe_event, fits
 from edda.core.routing import Criteria
+from edda.core.search import terms_of
 from edda.engine.body_loop import BodyFuture, BodyLoop, Evicted
-from edda.engine.codec import Stored, encode_event_data
+from edda.engine.body_timers import NEVER_US
+from edda.engine.codec import Stored
+from edda.engine.event_draft import checked
 from edda.engine.plans import compensation_codec, plan_of
 from edda.exceptions import ForbiddenInBody, NondeterminismError, SessionUnavailableError
 from edda.workflow import App, StartOptions, Workflow, WorkflowHandle, current_app
+
+WAIT_ID_CHARS_MAX: Final = 255
+"""It is in a key, and that is what every database can hold in one."""
 
 
 class Wish(NamedTuple):
@@ -100,6 +106,10 @@ class Call:
         return self.future is not None and not self.future.cancelled()
 
 
+def _no_claim() -> int:
+    return 0
+
+
 class BodyRun:
     """The `Run` behind the context of a workflow function."""
 
@@ -113,6 +123,7 @@ class BodyRun:
         hooks: object | None,
         journal: Journal,
         started_us: int,
+        claim_of: Callable[[], int] = _no_claim,
     ) -> None:
         self.instance_id = instance_id
         self.workflow_name = workflow.name
@@ -130,6 +141,7 @@ class BodyRun:
         self._app = app
         self._hooks = hooks
         self._journal = journal
+        self._claim_of = claim_of
         self._counts: dict[str, int] = {}
 
     def enter(self, input_text: str) -> None:
@@ -195,6 +207,7 @@ class BodyRun:
                 f"activity_id '{call_id}' was used before in workflow instance '{self.instance_id}': "
                 "an id names one call"
             )
+        _check_id(kind, call_id)
         call = self.calls[call_id] = Call(kind, call_id, name)
         return call
 
@@ -228,7 +241,7 @@ class BodyRun:
 
     def timer(self, prefix: str, *, due_us: int, timer_id: str | None) -> Coroutine[Any, Any, None]:
         call = self._make(CallKind.TIMER, prefix, timer_id)
-        call.due_us = due_us
+        call.due_us = min(due_us, NEVER_US)
         return self._answer(call)
 
     async def child(
@@ -246,6 +259,7 @@ class BodyRun:
             args_hash=plan.signature.canonical_hash(args, kwargs),
             parent_id=InstanceId(self.instance_id),
             detached=options.detached,
+            terms=terms_of(workflow.name, call.input, workflow.search_fields),
         )
         await self._answer(call)
         self.children[child_id] = call.id
@@ -266,12 +280,12 @@ class BodyRun:
     ) -> Coroutine[Any, Any, Any]:
         call = self._make(CallKind.EVENT_WAIT, criteria.type, call_id)
         if timeout_seconds is not None:
-            call.due_us = self.loop.now_us + round(timeout_seconds * 1_000_000)
+            call.due_us = min(self.loop.now_us + round(timeout_seconds * 1_000_000), NEVER_US)
         call.wish = Wish(criteria, model, timeout_seconds)
         return self._answer(call)
 
     def send(self, event: NewEvent) -> Coroutine[Any, Any, str]:
-        data = encode_event_data(event.data)
+        data = checked(event, instance_id=self.instance_id)
         call = self._make(CallKind.EVENT_SEND, event.type, None)
         call.sent = (event, data)
         return self._answer(call)
@@ -291,6 +305,20 @@ class BodyRun:
     @property
     def replaying(self) -> bool:
         return self._journal.replaying
+
+    @property
+    def claim(self) -> int:
+        return self._claim_of()
+
+    @property
+    def silent(self) -> bool:
+        """Also between the last recorded completion and what the body asks for next: it ran to there before the
+        completion was recorded."""
+        return self.loop.quiet
+
+    @property
+    def attempt(self) -> None:
+        return None
 
     @property
     def hooks(self) -> object | None:
@@ -331,6 +359,17 @@ class BodyRun:
             return False
         self.new_patches.append(patch_id)
         return True
+
+
+def _check_id(kind: CallKind, call_id: str) -> None:
+    """Said at the call, where the code can be seen: a database that refuses it would set the whole instance aside."""
+    if not call_id.isprintable() and ("\0" in call_id or any("\ud800" <= letter <= "\udfff" for letter in call_id)):
+        raise ValueError(f"the id of a call holds neither NUL nor half a character, as {call_id!a} does")
+    if kind is CallKind.EVENT_WAIT and len(call_id) > WAIT_ID_CHARS_MAX:
+        raise ValueError(
+            f"the id of a wait has at most {WAIT_ID_CHARS_MAX} characters, and {call_id[:40]!r}... has {len(call_id)}: "
+            "give it a shorter one with event_id=..."
+        )
 
 
 def _child_id(parent: str, call_id: str) -> str:

@@ -18,6 +18,7 @@ from edda.core.history import WorkerId
 from edda.engine.environment import DatabaseClock, Environment
 from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.port import Fenced, Store, UnknownOutcome
+from edda.telemetry import Meters
 
 log = logging.getLogger("edda.engine")
 
@@ -59,6 +60,7 @@ class Committer:
         environment: Environment,
         on_fenced: Callable[[], None],
         on_written: Callable[[Commit], None],
+        meters: Meters | None = None,
     ) -> None:
         self._store = store
         self._worker = worker
@@ -66,12 +68,18 @@ class Committer:
         self._environment = environment
         self._on_fenced = on_fenced
         self._on_written = on_written
+        self._meters = meters
         self._queue: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self._abandoned = False
         self._task: asyncio.Task[None] | None = None
         self.batches = 0
         """Transactions so far; with the commits, a measure of how well they share."""
+
+    @property
+    def waiting(self) -> int:
+        """Commits and starts for the next batches."""
+        return len(self._queue)
 
     def begin(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="edda-committer")
@@ -230,6 +238,9 @@ class Committer:
                 delay = min(delay * 2, RETRY_SECONDS_MAX)
             else:
                 self._clock.learn(sent_us=sent, now_us=outcome.now_us)
+                if self._meters is not None:
+                    seconds = (self._environment.steady_us() - sent) / 1_000_000
+                    self._meters.batch_written(commits=len(batch.commits) + len(batch.starts), seconds=seconds)
                 return outcome
 
     async def settled(self, batch: Batch) -> tuple[Verdict | None, ...]:

@@ -105,10 +105,11 @@ class Draft:
         return commit
 
     def _with_waits(self, commit: Commit) -> Commit:
+        commit = commit._replace(waits_over=tuple(self.waits_over))  # also of the last one: it may be taken back
         if _is_the_end_of_the_body(commit.row):
             commit = commit._replace(no_waits_left=True)
         else:
-            commit = commit._replace(waits=tuple(self.waits), waits_over=tuple(self.waits_over))
+            commit = commit._replace(waits=tuple(self.waits))
         self.waits.clear()
         self.waits_over.clear()
         return commit

@@ -28,7 +28,7 @@ from edda.engine.codec import decode_error, encode_error
 from edda.engine.draft import News
 from edda.engine.event_waits import Question
 from edda.engine.house import House
-from edda.engine.instance import Instance, Survivor
+from edda.engine.instance import Instance, Survivor, about
 from edda.engine.phases import Pause, Phase, Write
 from edda.engine.plans import plan_of
 from edda.engine.records import record_start, record_success, record_unknown
@@ -96,6 +96,10 @@ class Driver:
         return self._instance.claim
 
     @property
+    def trace(self) -> str | None:
+        return self._instance.trace
+
+    @property
     def row(self) -> InstanceRow:
         return self._instance.row
 
@@ -103,6 +107,15 @@ class Driver:
     def outcome(self) -> Reply:
         """What the workflow function returned or raised."""
         return self._phase.result if isinstance(self._phase, _AFTER_BODY) else NOTHING
+
+    def about(self) -> dict[str, object]:
+        """The fields of a line of the log that concerns it."""
+        return about(self._instance)
+
+    def _error_of(self, end: End) -> BaseException | None:
+        if end.status is Status.COMPLETED or end.error is None:
+            return None
+        return self.outcome.error or decode_error(end.error)
 
     @property
     def suspect(self) -> bool:
@@ -121,6 +134,8 @@ class Driver:
     def begin(self) -> None:
         """Start, or take up, the instance of a fresh claim."""
         instance = self._instance
+        if (telemetry := self._house.telemetry) is not None:
+            instance.slice = telemetry.slice(instance.row, instance.journal.events, worker=self._house.id)
         begun = undoing(instance.journal.events)
         if begun is not None:
             if instance.row.status is not Status.COMPENSATING:  # set aside in the middle of it, and cancelled since
@@ -149,7 +164,10 @@ class Driver:
     def resume(self, row: InstanceRow) -> None:
         """Go on with the resident body under a new claim, which directly follows the one given back."""
         assert isinstance(self._phase, BodyPhase), f"{row.id}: resumed without a body"
-        self._instance.reclaimed(row)
+        instance = self._instance
+        instance.reclaimed(row)
+        if (telemetry := self._house.telemetry) is not None:
+            instance.slice = telemetry.slice(row, (), worker=self._house.id, before=instance.slice)
         self.over = False
         self._phase.woken()
         self._call_start_hook()
@@ -164,6 +182,10 @@ class Driver:
         instance.cancel_requested = instance.cancel_requested or cancel_requested
         if isinstance(self._phase, BodyPhase):
             self._phase.woken()
+        self._schedule()
+
+    def clock_moved(self) -> None:
+        """Something may be due now."""
         self._schedule()
 
     def children_looked_up(self, rows: dict[InstanceId, InstanceRow]) -> None:
@@ -204,6 +226,8 @@ class Driver:
 
     def drop(self) -> None:
         """Forget everything: the claim is lost, the worker ends, or there is no room for a resident."""
+        if not self.over and (watched := self._instance.slice) is not None:
+            watched.dropped()
         self.over = True
         self._disarm()
         self._instance.steps.forget()
@@ -232,6 +256,8 @@ class Driver:
         instance = self._instance
         event = self._draft_success(outcome)
         commit, news = instance.draft.take(STAY), instance.draft.take_news()
+        if instance.slice is not None:
+            commit = instance.slice.stamp(commit)
         try:
             verdict = await self._commit_with(transaction, commit)
         except BaseException:
@@ -241,6 +267,8 @@ class Driver:
             self._house.lost(self)
             return False
         outcome.recorded = event
+        if instance.slice is not None:
+            instance.slice.written(commit)
         self._tell(news)
         self._house.spread(commit)
         return True
@@ -307,7 +335,7 @@ class Driver:
             except SerializationError as error:
                 self._set_aside(Status.QUARANTINED, error)
             except Exception as error:
-                log.critical("a defect in edda: %s cannot go on", self.instance_id, exc_info=error)
+                log.critical("a defect in edda: %s cannot go on", self.instance_id, exc_info=error, extra=self.about())
                 self._set_aside(Status.QUARANTINED, error)
             else:
                 if isinstance(decision, Write):
@@ -369,7 +397,9 @@ class Driver:
         change = phase.when_idle(due_us)
         if isinstance(change, End):
             why = decode_error(change.error) if change.error is not None else None
-            log.error("workflow instance %s is set aside as %s: %s", self.instance_id, change.status, why)
+            log.error(
+                "workflow instance %s is set aside as %s: %s", self.instance_id, change.status, why, extra=self.about()
+            )
             phase.evict()
         self._write(Write(row=change))
 
@@ -396,6 +426,8 @@ class Driver:
         draft = self._instance.draft
         self._writing = True
         self._in_flight = draft.take(write.row, wakes=write.wakes, cancels=write.cancels)
+        if (watched := self._instance.slice) is not None:
+            self._in_flight = watched.stamp(self._in_flight)
         self._news = draft.take_news()
         self._house.submit(self._in_flight, self._acknowledged)
 
@@ -427,13 +459,21 @@ class Driver:
             self._house.hooks.call(item.hook, *item.args, **item.kwargs)
 
     def _written(self, commit: Commit, *, woken: bool) -> None:
+        watched = self._instance.slice
+        if watched is not None:
+            watched.written(commit)
         match commit.row:
             case Park(due_us=due_us):
                 self.over = True
                 self._disarm()
+                if watched is not None:
+                    watched.parked()
                 self._house.released(self, due_us=due_us, woken=woken)
             case End() as end:
                 self._house.ended(self, end)
+                if watched is not None:
+                    watched.ended(end, self._error_of(end), now_us=self._instance.now_us())
+                self.over = True
                 self.drop()
             case Undo():
                 begun = undoing(self._instance.journal.events)
@@ -452,7 +492,7 @@ class Driver:
 
     def _refused(self, commit: Commit, error: StorageError) -> None:
         """The database will not have it, whatever we do: set the instance aside with the reason."""
-        log.error("the database refuses what %s wants to write: %s", self.instance_id, error)
+        log.error("the database refuses what %s wants to write: %s", self.instance_id, error, extra=self.about())
         if isinstance(commit.row, End) and commit.row.status is Status.QUARANTINED:
             again = Write(row=commit.row)
             asyncio.get_running_loop().call_later(REFUSED_AGAIN_SECONDS, self._write_again, again)
@@ -484,5 +524,5 @@ class Driver:
             self._schedule()
             return
         instance.steps.forget()
-        log.error("workflow instance %s is set aside as %s: %s", self.instance_id, status, error)
+        log.error("workflow instance %s is set aside as %s: %s", self.instance_id, status, error, extra=self.about())
         self._write(Write(row=End(status=status, error=encode_error(error))))

@@ -22,8 +22,12 @@ from edda.engine.heartbeat import Lease
 from edda.engine.hook_queue import HookQueue
 from edda.engine.inbox import Inbox
 from edda.engine.results import Ending, Results
+from edda.engine.retention import Retention
+from edda.engine.telemetry import Telemetry
 from edda.engine.worker import Bounds, Legacy, Worker
+from edda.storage.outbox import OUTBOX_COUNT_MAX, OutboxState
 from edda.storage.port import InstanceRow, Store, UnknownOutcome
+from edda.telemetry import Gauges, Meters, Tracing
 from edda.workflow import App, Workflow
 
 log = logging.getLogger("edda.engine")
@@ -44,6 +48,8 @@ class Settings:
     activities_max: int
     activity_threads: int
     default_retry_policy: RetryPolicy
+    retention_us: int | None = None
+    """After so long instances that ended are forgotten; None: never."""
 
 
 def _nobody_relays() -> None:
@@ -64,6 +70,8 @@ class Engine:
         environment: Environment | None = None,
         subscriptions: Callable[[], frozenset[Subscription]] = frozenset,
         on_outbox: Callable[[], None] = _nobody_relays,
+        tracing: Tracing | None = None,
+        meters: Meters | None = None,
     ) -> None:
         self.store = store
         self.environment = environment or Environment()
@@ -73,6 +81,9 @@ class Engine:
         self._workflows = workflows
         self._on_outbox = on_outbox
         self._clock = DatabaseClock(self.environment)
+        self._telemetry: Telemetry | None = None
+        if tracing is not None or meters is not None:
+            self._telemetry = Telemetry(tracing, meters, steady_us=self.environment.steady_us)
         self._hooks = HookQueue(observer)
         self._results = Results(store, self.environment, runs_here=self._runs_here)
         self._attempts = Attempts(
@@ -85,6 +96,7 @@ class Engine:
             activities_max=settings.activities_max,
             threads=settings.activity_threads,
             on_crash=self._crashed,
+            telemetry=self._telemetry,
         )
         self.inbox = Inbox(
             store,
@@ -92,6 +104,7 @@ class Engine:
             poll_seconds=settings.bounds.poll_seconds,
             poke=self._poke_all,
             subscriptions=subscriptions,
+            meters=meters,
         )
         self.worker_id = ""
         """Id of the worker, also while it waits for its place."""
@@ -100,10 +113,17 @@ class Engine:
         self._legacy: Legacy = {}
         self._joining: asyncio.Task[None] | None = None
         self._stopping = False
+        self._retention = (
+            Retention(store, self.environment, age_us=settings.retention_us)
+            if settings.retention_us is not None
+            else None
+        )
 
     async def begin(self) -> None:
         await self.store.open()
         await self.inbox.begin()
+        if self._retention is not None:
+            self._retention.begin()
         self.store.listen(self._hear)
         self._joining = asyncio.get_running_loop().create_task(self._join(), name="edda-join")
         done, _ = await asyncio.wait({self._joining}, timeout=REGISTRATION_SECONDS)
@@ -114,6 +134,8 @@ class Engine:
 
     async def stop(self) -> None:
         self._stopping = True
+        if self._retention is not None:
+            await self._retention.stop()
         await self.inbox.stop()
         if self._joining is not None and not self._joining.done():
             self._joining.cancel()
@@ -124,6 +146,12 @@ class Engine:
         await self._results.stop()
         await self._hooks.drain(seconds_max=5)
         await self.store.close()
+
+    async def crash(self) -> None:
+        """Stop as a process that is killed: nothing ends in order, nothing is given back. For `edda.testing`."""
+        if self.worker is not None:
+            self.worker.dead = True
+        await self.stop()
 
     async def _join(self) -> None:
         self.worker_id = self._new_worker_id()
@@ -145,6 +173,7 @@ class Engine:
             on_dead=self._replace,
             on_outbox=self._on_outbox,
             inheritance=self._legacy,
+            telemetry=self._telemetry,
         )
         try:
             await worker.begin()
@@ -193,6 +222,13 @@ class Engine:
             except UnknownOutcome as error:  # asked again, it finds what it made itself
                 log.warning("no answer to the start of %s, asking again: %s", new.id, error)
                 await asyncio.sleep(self.environment.jitter(ASK_AGAIN_SECONDS))
+
+    def gauges(self) -> Gauges:
+        """What this process does now; all 0 where it has no place as a worker."""
+        return self.worker.gauges() if self.worker is not None else Gauges()
+
+    async def outbox_state(self) -> OutboxState:
+        return await self.store.outbox_state(count_max=OUTBOX_COUNT_MAX)
 
     async def wait(self, instance_id: InstanceId) -> Ending:
         return await self._results.wait(instance_id)
@@ -251,7 +287,13 @@ class Engine:
     def ended(self, driver: Driver, end: End) -> None:
         self._results.ended(driver, end)
         if end.status in (Status.FAILED, Status.COMPENSATION_FAILED):
-            log.error("workflow instance %s ended as %s", driver.instance_id, end.status, exc_info=driver.outcome.error)
+            log.error(
+                "workflow instance %s ended as %s",
+                driver.instance_id,
+                end.status,
+                exc_info=driver.outcome.error,
+                extra=driver.about(),
+            )
         if self._hooks.observed:
             self._call_hooks(driver, end)
 

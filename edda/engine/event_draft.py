@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from edda.context import NewEvent
 from edda.core.commit import OutboxMessage
-from edda.core.event import JSON_TYPE, TARGET, CloudEvent
+from edda.core.event import JSON_TYPE, CloudEvent, addressed_to, rfc3339
 from edda.core.history import InstanceId
-from edda.engine.codec import Stored
+from edda.core.trace import carrier_of
+from edda.engine.codec import Stored, encode_event_data
+from edda.exceptions import InvalidEventError
 
 BYTES_TYPE = "application/octet-stream"
+
+
+def checked(event: NewEvent, *, instance_id: str = "") -> Stored:
+    """The event's data, encoded. Whatever is wrong with it is said where it is sent, not when it is delivered.
+
+    All of it is checked wherever it goes: a replay must hear the same, also when the app has a broker by then.
+    """
+    from edda.cloudevents import CloudEventError, check_own  # who sends no events need not load it
+
+    data = encode_event_data(event.data)
+    try:
+        check_own(EventDraft("id", event, data).for_inbox(at_us=0))
+    except CloudEventError as error:
+        raise InvalidEventError(f"event '{event.type}' cannot be sent: {error}", instance_id=instance_id) from error
+    return data
 
 
 class EventDraft(NamedTuple):
@@ -20,6 +36,8 @@ class EventDraft(NamedTuple):
     id: str
     event: NewEvent
     data: Stored
+    trace: str | None = None
+    """The trace context of what sends it."""
 
     @property
     def content_type(self) -> str:
@@ -38,6 +56,9 @@ class EventDraft(NamedTuple):
             blob=self.data.blob,
             content_type=self.content_type,
             at_us=at_us,
+            trace=self.trace,
+            subject=self.event.subject,
+            target=self.event.target,
         )
 
     def for_inbox(self, *, at_us: int) -> CloudEvent:
@@ -51,9 +72,5 @@ class EventDraft(NamedTuple):
             datacontenttype=self.content_type,
             json=self.data.text,
             blob=self.data.blob,
-            extensions={} if self.event.target is None else {TARGET: self.event.target},
+            extensions=addressed_to(self.event.target) | carrier_of(self.trace),
         )
-
-
-def rfc3339(at_us: int) -> str:
-    return datetime.fromtimestamp(at_us / 1_000_000, UTC).isoformat().replace("+00:00", "Z")

@@ -172,7 +172,12 @@ class EventWaits:
         return min(dues) if dues else None
 
     def in_words(self) -> str:
-        return ", ".join(dict.fromkeys(call.name for call in self._waits.values()))
+        return ", ".join(dict.fromkeys(map(_wanted, self._waits.values())))
+
+
+def _wanted(call: Call) -> str:
+    where = call.wish.criteria.where if call.wish is not None else ""
+    return f"{call.name} ({where})" if where else call.name
 
 
 def _deadline(call: Call) -> int | None:

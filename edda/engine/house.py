@@ -17,6 +17,7 @@ from edda.workflow import App
 if TYPE_CHECKING:
     from edda.engine.driver import Driver
     from edda.engine.event_waits import Question
+    from edda.engine.telemetry import Telemetry
 
 
 class House(Protocol):
@@ -29,6 +30,7 @@ class House(Protocol):
     hooks: HookQueue
     turns: Turns
     observer: object | None
+    telemetry: Telemetry | None
     default_retry_policy: RetryPolicy
     payload_bytes_max: int
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +20,8 @@ from edda.core.subscription import Subscription
 from edda.engine.environment import Environment
 from edda.exceptions import DatabaseUnavailableError, ShuttingDownError, StorageError
 from edda.storage.port import Store, UnknownOutcome
+from edda.storage.reads import EventFilter
+from edda.telemetry import Meters
 
 log = logging.getLogger("edda.engine")
 
@@ -66,12 +68,14 @@ class Inbox:
         poll_seconds: float,
         poke: Callable[[Collection[InstanceId]], None],
         subscriptions: Callable[[], frozenset[Subscription]],
+        meters: Meters | None = None,
     ) -> None:
         self._store = store
         self._environment = environment
         self._poll_seconds = poll_seconds
         self._poke = poke
         self._subscriptions = subscriptions
+        self._meters = meters
         self._subscribed: frozenset[Subscription] = frozenset()
         self._incoming: deque[_Waiting] = deque()
         self._came = asyncio.Event()
@@ -158,6 +162,9 @@ class Inbox:
                 self._fail(group, error)
             return
         self.routable([event_key(event) for event, one in zip(events, receipts, strict=True) if one is Receipt.STORED])
+        if self._meters is not None:
+            for receipt, count in Counter(receipts).items():
+                self._meters.events_accepted(receipt.value, count)
         place = 0
         for waiting in group:
             count = len(waiting.events)
@@ -169,7 +176,8 @@ class Inbox:
         """Nobody knows what an unanswered transaction did, but asked again the store finds what it stored itself."""
         for attempt in range(1, UNANSWERED_MAX + 1):
             try:
-                return await self._store.accept(events)
+                receipts = await self._store.accept(events)
+                return receipts if attempt == 1 else await self._with_ours(events, receipts)
             except UnknownOutcome as error:
                 log.warning("the database did not answer whether %d events are stored: %s", len(events), error)
                 await asyncio.sleep(self._environment.jitter(0.05 * attempt))
@@ -177,6 +185,16 @@ class Inbox:
             f"The database did not answer {UNANSWERED_MAX} times whether {len(events)} events are stored; "
             "send them again: what is stored already will not be stored twice."
         )
+
+    async def _with_ours(self, events: Sequence[CloudEvent], receipts: Sequence[Receipt]) -> Sequence[Receipt]:
+        """After an answer was lost: what is there already may be what we stored, and then it is no duplicate."""
+        found = list(receipts)
+        for place, (event, receipt) in enumerate(zip(events, receipts, strict=True)):
+            if receipt is Receipt.DUPLICATE:
+                page = await self._store.event_page(EventFilter(source=event.source, id=event.id), limit=1)
+                if any(stored.event == event for stored in page.rows):
+                    found[place] = Receipt.STORED
+        return found
 
     def _fail(self, group: Collection[_Waiting], error: Exception) -> None:
         for waiting in group:
@@ -217,6 +235,8 @@ class Inbox:
 
     async def _route(self, keys: Sequence[EventKey]) -> None:
         routed = await self._store.route(keys)
+        if self._meters is not None:
+            self._meters.events_routed(len(set(keys) - set(routed.left)))
         for key in set(keys) - set(routed.left):
             self._to_route.pop(key, None)
             self._in_chunks.pop(key, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edda.core.commit import OutboxMessage, Post
 from edda.core.history import HistoryEvent
@@ -15,6 +15,9 @@ from edda.engine.house import House
 from edda.engine.steps import Steps
 from edda.storage.port import InstanceRow
 from edda.workflow import Workflow
+
+if TYPE_CHECKING:
+    from edda.engine.telemetry import Slice
 
 
 class TimerDue(NamedTuple):
@@ -76,10 +79,17 @@ class Instance:
         self.arrived: deque[Arrival] = deque()
         self.survivors: dict[str, Survivor] = {}
         """By call id: what this process did under the claim before, unacknowledged."""
+        self.slice: Slice | None = None
+        """This stay, where somebody watches."""
 
     @property
     def claim(self) -> int:
         return self.row.claim
+
+    @property
+    def trace(self) -> str | None:
+        """The trace context of this stay, for what it causes."""
+        return self.slice.trace if self.slice is not None else None
 
     def reclaimed(self, row: InstanceRow) -> None:
         """Under a new claim, which directly follows the one given back."""
@@ -107,3 +117,15 @@ class Instance:
         now_us = self.house.clock.at_most_us()
         events = self.journal.events
         return events[-1].at_us if events and events[-1].at_us > now_us else now_us
+
+
+def about(instance: Instance, *, activity: str = "", attempt: int = 0) -> dict[str, object]:
+    """The fields of a line of the log that concerns it, as `extra`."""
+    return {
+        "instance_id": instance.id,
+        "workflow": instance.workflow.name,
+        "worker": instance.house.id,
+        "claim": instance.claim,
+        "activity": activity,
+        "attempt": attempt,
+    }

@@ -12,7 +12,7 @@ from edda.core.routing import Fields
 from edda.engine.driver import Driver
 from edda.engine.environment import Environment
 from edda.engine.event_waits import Question
-from edda.exceptions import StorageError
+from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.port import Store, UnknownOutcome
 
 log = logging.getLogger("edda.engine")
@@ -56,15 +56,25 @@ class Questions:
                 for _, question in asked:
                     await self._learn(question)
                 found = await self._store.look([question.look for _, question in asked], unrouted=unrouted)
-            except (StorageError, UnknownOutcome) as error:
+            except (DatabaseUnavailableError, UnknownOutcome) as error:
                 log.warning("cannot look for the events of %d instances: %s", len(asked), error)
                 await asyncio.sleep(self._environment.jitter(delay))
                 delay = min(delay * 2, RETRY_SECONDS_MAX)
+            except StorageError as error:
+                if len(asked) == 1:
+                    self._ask_later(*asked[0], error)
+                for one in asked if len(asked) > 1 else ():  # what the database refuses of one must not stop the others
+                    await self._answer([one], unrouted=unrouted)
+                return
             else:
                 for driver, question in asked:
                     if self._is_held(driver):
                         driver.inbox_answered(list(found.get(driver.instance_id, ())), question=question)
                 return
+
+    def _ask_later(self, driver: Driver, question: Question, error: StorageError) -> None:
+        log.error("the database refuses to look for the events of %s: %s", driver.instance_id, error)
+        asyncio.get_running_loop().call_later(RETRY_SECONDS_MAX, self.ask, driver, question)
 
     async def _learn(self, question: Question) -> None:
         """See that events have routes for the fields that this look goes by."""

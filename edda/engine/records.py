@@ -18,7 +18,7 @@ from edda.engine.body_run import Call
 from edda.engine.codec import encode_error
 from edda.engine.draft import META
 from edda.engine.event_draft import EventDraft
-from edda.engine.instance import ChildEnded, Instance, Survivor
+from edda.engine.instance import ChildEnded, Instance, Survivor, about
 from edda.engine.plans import plan_of, too_large
 from edda.engine.replies import Reply, activity_error
 from edda.engine.step import Step
@@ -29,6 +29,9 @@ log = logging.getLogger("edda.engine")
 
 KEY: Final = "key"
 """In the details of a row that consumed an event: what that is stored under."""
+
+DURATION: Final = "duration_us"
+"""In the details of an attempt's row: how long that attempt took. For people; back-off counts it, too."""
 
 PYTHON_OF_THE_START: Final = META.encode({"python": f"{sys.version_info.major}.{sys.version_info.minor}"})
 
@@ -53,7 +56,7 @@ def record_success(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
     call = instance.calls[step.call_id]
     assert call.activity is not None
     at_us = instance.now_us()
-    meta: dict[str, Any] = {}
+    more: dict[str, Any] = {}
     output: str | None = None
     blob: bytes | None = None
     try:
@@ -63,12 +66,12 @@ def record_success(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
         output, blob = stored.text, stored.blob
         reply = Reply(value)
     except SerializationError as error:
-        meta["unstorable"] = str(error)
+        more["unstorable"] = str(error)
         reply = Reply(error=error)
     if call.activity.on_failure is not None:
-        meta[UNDO_KEY] = call.activity.on_failure.compensation.name
+        more[UNDO_KEY] = call.activity.on_failure.compensation.name
     if step.errors:
-        meta["retry_metadata"] = step.metadata(exhausted=False, succeeded=True)
+        more["retry_metadata"] = step.metadata(exhausted=False, succeeded=True)
     if outcome.outbox:
         post(instance, outcome.outbox, at_us=at_us)
     event = instance.draft.record(
@@ -79,10 +82,15 @@ def record_success(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
         input=call.input,
         output=output,
         blob=blob,
-        meta=meta or None,
+        meta=_details(outcome, more),
     )
     instance.tell("on_activity_complete", instance.id, call.id, call.name, reply.value, cache_hit=False)
     return event, reply
+
+
+def _details(outcome: Outcome, more: dict[str, Any]) -> dict[str, Any] | str:
+    """Most often how long it took, and nothing else: written down without an encoder, for there are many of these."""
+    return {DURATION: outcome.duration_us, **more} if more else f'{{"{DURATION}":{outcome.duration_us:d}}}'
 
 
 def record_survivor(instance: Instance, survivor: Survivor) -> HistoryEvent:
@@ -120,9 +128,19 @@ def record_failure(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
         name=step.code.name,
         input=instance.calls[step.call_id].input,
         output=encode_error(error),
-        meta={"retry_metadata": step.metadata(exhausted=decision.exhausted, succeeded=False)},
+        meta={
+            DURATION: outcome.duration_us,
+            "retry_metadata": step.metadata(exhausted=decision.exhausted, succeeded=False),
+        },
     )
-    log.warning("%s of %s failed for good: %s: %s", step.call_id, instance.id, type(error).__name__, error)
+    log.warning(
+        "%s of %s failed for good: %s: %s",
+        step.call_id,
+        instance.id,
+        type(error).__name__,
+        error,
+        extra=about(instance, activity=step.call_id, attempt=len(step.errors)),
+    )
     instance.tell("on_activity_failed", instance.id, step.call_id, step.code.name, error)
     return event, Reply(error=activity_error(event))
 
@@ -144,12 +162,13 @@ def record_failed_attempt(
         call_id=step.call_id,
         name=step.code.name,
         output=encode_error(error),
-        meta={"error": step.errors[-1], "duration_us": outcome.duration_us, "delay_us": decision.delay_us},
+        meta={"error": step.errors[-1], DURATION: outcome.duration_us, "delay_us": decision.delay_us},
     )
     delay = decision.delay_us / 1_000_000
     log.warning(
         "%s of %s failed in attempt %d, the next one follows in %.1f s: %s: %s",
         step.call_id, instance.id, len(step.errors), delay, type(error).__name__, error,
+        extra=about(instance, activity=step.call_id, attempt=len(step.errors)),
     )  # fmt: skip
     instance.tell("on_activity_retry", instance.id, step.call_id, step.code.name, error, len(step.errors), delay)
 
@@ -187,7 +206,7 @@ def record_child_end(instance: Instance, arrival: ChildEnded) -> HistoryEvent:
 def record_child_start(instance: Instance, call: Call) -> HistoryEvent:
     """A child is created by the commit that holds this row."""
     assert call.child is not None
-    instance.draft.children.append(call.child)
+    instance.draft.children.append(call.child._replace(trace=instance.trace) if instance.trace else call.child)
     return instance.draft.record(
         Kind.CHILD_STARTED,
         at_us=instance.now_us(),
@@ -203,7 +222,7 @@ def record_event_sent(instance: Instance, call: Call) -> HistoryEvent:
     assert call.sent is not None
     event, data = call.sent
     house = instance.house
-    draft = EventDraft(str(UUID(hex=house.environment.sortable_id())), house.app.direct(event), data)
+    draft = EventDraft(str(UUID(hex=house.environment.sortable_id())), house.app.direct(event), data, instance.trace)
     at_us = instance.now_us()
     post(instance, [draft], at_us=at_us)
     meta = {"id": draft.id, "source": draft.event.source}
@@ -225,6 +244,8 @@ def record_owed(instance: Instance, call: Call) -> HistoryEvent:
 def record_received(instance: Instance, call: Call, found: InboxEvent) -> HistoryEvent:
     """An event that the body waited for."""
     event = found.event
+    if instance.slice is not None:
+        instance.slice.received(event)
     instance.draft.waits_over.append(call.id)
     meta: dict[str, Any] = {KEY: found.key, "id": event.id, "source": event.source}
     for name in ("subject", "time", "datacontenttype", "dataschema"):
@@ -243,11 +264,11 @@ def record_received(instance: Instance, call: Call, found: InboxEvent) -> Histor
     )
 
 
-def record_rejected(instance: Instance, call: Call, found: InboxEvent, error: ValueError) -> None:
+def record_rejected(instance: Instance, call: Call, found: InboxEvent, error: Exception) -> None:
     """An event that does not fit the model of its wait: visible in history, and passed over."""
     event = found.event
     log.error("event %s from %s does not fit what %s of %s waits for: %s",
-              event.id, event.source, call.id, instance.id, error)  # fmt: skip
+              event.id, event.source, call.id, instance.id, error, extra=about(instance, activity=call.id))  # fmt: skip
     instance.draft.record(
         Kind.EVENT_REJECTED,
         at_us=instance.now_us(),

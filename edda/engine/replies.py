@@ -38,7 +38,8 @@ def reply_to(call: Call, event: HistoryEvent) -> Reply:
     match event.kind:
         case Kind.ACTIVITY_COMPLETED:
             assert call.activity is not None
-            if event.meta is not None and (unstorable := event.details().get("unstorable")):
+            unstorable = event.details().get("unstorable") if event.meta and "unstorable" in event.meta else None
+            if unstorable:
                 return Reply(error=SerializationError(unstorable))
             if event.output is None and event.blob is None:
                 return NOTHING
@@ -65,7 +66,7 @@ def received_event(call: Call, event: HistoryEvent) -> ReceivedEvent:
     model = call.wish.model if call.wish is not None else None
     try:
         data = decode_event_data(event.output, event.blob, model)
-    except ValueError as error:
+    except Exception as error:
         raise SerializationError(
             f"event {details['id']} that {call.id} received does not fit its model: {error}"
         ) from error
@@ -81,11 +82,11 @@ def received_event(call: Call, event: HistoryEvent) -> ReceivedEvent:
     )
 
 
-def misfit(event: CloudEvent, model: Any) -> ValueError | None:
-    """Why an event does not fit the model of a wait."""
+def misfit(event: CloudEvent, model: Any) -> Exception | None:
+    """Why an event does not fit the model of a wait; validators of the user's own may raise anything."""
     try:
         decode_event_data(event.json, event.blob, model)
-    except ValueError as error:
+    except Exception as error:
         return error
     return None
 

@@ -17,9 +17,9 @@ from edda.core.retry import TryAgain
 from edda.core.saga import failed_for_good, owed
 from edda.engine.attempts import Outcome
 from edda.engine.codec import ValueCodec, decode_error, encode_error
-from edda.engine.instance import Instance
+from edda.engine.instance import Instance, about
 from edda.engine.phases import Pause, Phase, Write
-from edda.engine.records import post, record_failed_attempt
+from edda.engine.records import DURATION, post, record_failed_attempt
 from edda.engine.replies import Reply
 from edda.engine.settling import parent_of
 from edda.engine.step import Step
@@ -40,7 +40,9 @@ class UndoingPhase:
         self._cause = Status(begun.details()["cause"])
         if instance.cancel_requested:  # accepted while it was set aside: then it may not end as failed
             self._cause = Status.CANCELLED
-        self.result = Reply(error=decode_error(begun.output or "{}"))
+        self._why = begun.output or "{}"
+        """The error as it was stored, with the stack that it was raised with."""
+        self.result = Reply(error=decode_error(self._why))
 
     def pump(self) -> Write | Pause | Phase:
         arrived = self._instance.arrived
@@ -84,7 +86,8 @@ class UndoingPhase:
             return
         instance.steps.remove(step.call_id)
         metadata = step.metadata(exhausted=decision.exhausted, succeeded=False)
-        self._record_failure(step.call_id, step.code.name, error, {"retry_metadata": metadata})
+        meta = {DURATION: outcome.duration_us, "retry_metadata": metadata}
+        self._record_failure(step.call_id, step.code.name, error, meta)
 
     def record_executed(self, step: Step, outcome: Outcome) -> HistoryEvent:
         at_us = self._instance.now_us()
@@ -94,11 +97,18 @@ class UndoingPhase:
         with contextlib.suppress(SerializationError):  # shown to people; nobody depends on it
             output = RESULT.encode_text(outcome.value)
         return self._instance.draft.record(
-            Kind.COMPENSATION_EXECUTED, at_us=at_us, call_id=step.call_id, name=step.code.name, output=output
+            Kind.COMPENSATION_EXECUTED,
+            at_us=at_us,
+            call_id=step.call_id,
+            name=step.code.name,
+            output=output,
+            meta={DURATION: outcome.duration_us},
         )
 
     def _record_failure(self, call_id: str, name: str, error: BaseException, meta: dict[str, Any] | None) -> None:
-        log.error("compensation %s (%s) of %s failed for good: %s", name, call_id, self._instance.id, error)
+        instance = self._instance
+        log.error("compensation %s (%s) of %s failed for good: %s", name, call_id, instance.id, error,
+                  extra=about(instance, activity=call_id))  # fmt: skip
         self._instance.draft.record(
             Kind.COMPENSATION_FAILED,
             at_us=self._instance.now_us(),
@@ -111,11 +121,9 @@ class UndoingPhase:
     def _conclude(self) -> Write:
         instance = self._instance
         failed = failed_for_good(instance.journal.events)
-        error = self.result.error
-        assert error is not None
-        status = Status.COMPENSATION_FAILED if failed else self._cause
+        status, text = self._cause, self._why
         if failed:
-            cause = error
+            cause = self.result.error
             error = CompensationFailedError(
                 f"Workflow instance '{instance.id}' ended as {self._cause} ({type(cause).__name__}: {cause}), and "
                 f"could not undo {', '.join(failed)}; handle.retry() runs again what is owed",
@@ -123,7 +131,7 @@ class UndoingPhase:
                 failed=failed,
             )
             error.__cause__ = cause
-        text = encode_error(error)
+            status, text = Status.COMPENSATION_FAILED, encode_error(error)
         instance.draft.record(LAST_EVENT[status], at_us=instance.now_us(), name=instance.workflow.name, output=text)
         return Write(row=End(status=status, error=text), wakes=parent_of(instance))
 

@@ -8,6 +8,7 @@ finds what a hint missed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import logging
 from collections import Counter
@@ -17,7 +18,7 @@ from typing import Any, Final, Protocol
 
 from edda.core.commit import Batch, Commit, Creation, End, NewInstance, Verdict
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
-from edda.core.lifecycle import CRASHED_TOO_OFTEN, Status
+from edda.core.lifecycle import Status
 from edda.core.retry import RetryPolicy
 from edda.core.routing import event_key
 from edda.engine.attempts import Attempts
@@ -30,10 +31,13 @@ from edda.engine.hook_queue import HookQueue
 from edda.engine.inbox import Inbox
 from edda.engine.instance import Survivor
 from edda.engine.questions import Questions
+from edda.engine.reaper import Reaper
 from edda.engine.residents import Residents
+from edda.engine.telemetry import Telemetry
 from edda.engine.turns import Turns
 from edda.exceptions import DatabaseUnavailableError, StorageError
-from edda.storage.port import Fenced, InstanceRow, Store, UnknownOutcome
+from edda.storage.port import Fenced, InstanceRow, Reaped, Store, UnknownOutcome
+from edda.telemetry import Gauges
 from edda.workflow import App, Workflow
 
 log = logging.getLogger("edda.engine")
@@ -43,9 +47,6 @@ CLAIM_MAX: Final = 100
 
 NOTICE_SECONDS: Final = 0.5
 """How often a worker asks whether its own instances were woken or cancelled by others."""
-
-ABSENCE_SECONDS: Final = 0.4
-"""How often a worker looks for others that are gone."""
 
 ORPHAN_SECONDS: Final = 5.0
 """How often a worker compares what it holds with what it drives."""
@@ -98,6 +99,7 @@ class Worker:
         on_dead: Callable[[Worker], None],
         on_outbox: Callable[[], None],
         inheritance: Legacy,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.id = worker_id
         self.app = app
@@ -107,6 +109,7 @@ class Worker:
         self.hooks = hooks
         self.turns = Turns()
         self.observer = observer
+        self.telemetry = telemetry
         self.default_retry_policy = default_retry_policy
         self.payload_bytes_max = bounds.payload_bytes_max
         self.drivers: dict[InstanceId, Driver] = {}
@@ -130,9 +133,11 @@ class Worker:
             environment=environment,
             on_fenced=self._declared_dead,
             on_written=self.spread,
+            meters=telemetry.meters if telemetry is not None else None,
         )
         self._inbox = inbox
         self._questions = Questions(store, environment, is_held=self._drives)
+        self._reaper = Reaper(store, worker_id, environment, may_reap=self._may_reap, on_reaped=self._reaped)
         self._heartbeat: Heartbeat | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._hint = asyncio.Event()
@@ -146,6 +151,8 @@ class Worker:
         """Starts asked for twice that found what one of us had made: the claim loop tells whether it runs already."""
         self._taking: set[InstanceId] = set()
         """Being looked up by the claim loop, which will drive them if they are ours."""
+        self._announced: tuple[str, ...] | None = None
+        """The workflows that others know to run here."""
         self._missing: dict[InstanceId, int] = {}
         self._looked_for_orphans_us = environment.steady_us()
         self._notice_hint = asyncio.Event()
@@ -173,7 +180,7 @@ class Worker:
         loops = {
             "claim": self._claim_loop,
             "notices": self._notice_loop,
-            "absentees": self._reap_loop,
+            "absentees": self._reaper.run,
             "questions": self._questions.run,
         }
         for name, loop in loops.items():
@@ -264,6 +271,19 @@ class Worker:
         """Whether our own lease must still hold, measured from before its last renewal was sent."""
         return not self.dead and self._steady_us() < self._renewed_us + self._lease_us
 
+    def gauges(self) -> Gauges:
+        """As it is now."""
+        left_us = self._renewed_us + self._lease_us - self._steady_us()
+        return Gauges(
+            running=len(self.drivers),
+            resident=len(self._residents),
+            attempts_running=self.attempts.running,
+            attempts_waiting=self.attempts.queued,
+            commits_waiting=self._committer.waiting,
+            workers=0 if self.dead else 1,
+            lease_seconds=0.0 if self.dead else max(left_us, 0) / 1_000_000,
+        )
+
     # -- starting ----------------------------------------------------------------------------------------------------
 
     @property
@@ -310,7 +330,7 @@ class Worker:
                 wakes=0, claimable_at_us=None, cancel_requested_at_us=None, cancelled_by="", crashes=0,
                 input=new.input, args_hash=new.args_hash, output=None, blob=None, error=None,
                 parent_id=new.parent_id, detached=new.detached, source_hash=new.source_hash, python=new.python,
-                created_at_us=created_at_us, updated_at_us=created_at_us, ended_at_us=None,
+                created_at_us=created_at_us, updated_at_us=created_at_us, ended_at_us=None, trace=new.trace,
             ),
         )  # fmt: skip
 
@@ -342,6 +362,12 @@ class Worker:
             self._hint.set()
             self._notice_hint.set()
 
+    def clock_moved(self) -> None:
+        """Time was made to pass (in `edda.testing`): what is due now shall not wait for a timer of the loop."""
+        for driver in self.drivers.values():
+            driver.clock_moved()
+        self.look_now()
+
     async def _claim_loop(self) -> None:
         delay = 0.0
         while True:
@@ -349,6 +375,7 @@ class Worker:
                 if self.environment.steady_us() - self._looked_for_orphans_us > ORPHAN_SECONDS * 1_000_000:
                     self._looked_for_orphans_us = self.environment.steady_us()
                     await self._look_for_orphans()
+                await self._announce()
                 if self._unclear:
                     await self._look_at_unclear()
                 more = await self._claim()
@@ -402,6 +429,9 @@ class Worker:
             ids=ids,
         )
         self.clock.learn(sent_us=sent, now_us=claims.now_us)
+        if self.telemetry is not None and (meters := self.telemetry.meters) is not None:
+            for row, due_us in zip(claims.rows, claims.due_us, strict=False):
+                meters.claimed(row.workflow, lag_seconds=max(claims.now_us - due_us, 0) / 1_000_000)
         await self._take_up(claims.rows)
         return bool(self._wanted) or (ids is None and len(claims.rows) >= limit)
 
@@ -523,28 +553,24 @@ class Worker:
     def _drives(self, driver: Driver) -> bool:
         return self.drivers.get(driver.instance_id) is driver
 
-    # -- others that are gone ----------------------------------------------------------------------------------------
+    # -- others ------------------------------------------------------------------------------------------------------
 
-    async def _reap_loop(self) -> None:
-        while True:
-            if self.trusted and self.environment.steady_us() >= self._gap_until_us:
-                await self._reap_absentees()
-            await asyncio.sleep(self.environment.jitter(ABSENCE_SECONDS))
+    def _may_reap(self) -> bool:
+        return self.trusted and self.environment.steady_us() >= self._gap_until_us
 
-    async def _reap_absentees(self) -> None:
-        try:
-            absentees = list(await self._store.absentees(WorkerId(self.id)))
-            # When many died at once, the living must share them out: in one order they would all wait at the first.
-            self.environment.random.shuffle(absentees)
-            for absent in absentees:
-                reaped = await self._store.reap(absent)
-                if reaped is not None and (reaped.freed or reaped.quarantined):
-                    log.warning("worker %s is gone; %d of its instances go on elsewhere", absent, len(reaped.freed))
-                    for instance_id in reaped.quarantined:
-                        log.error("workflow instance %s is set aside: %s", instance_id, CRASHED_TOO_OFTEN)
-                    self._hint.set()
-        except (StorageError, UnknownOutcome) as error:
-            log.warning("cannot look for absent workers: %s", error)
+    def _reaped(self, reaped: Reaped) -> None:
+        if self.telemetry is not None and (meters := self.telemetry.meters) is not None:
+            meters.worker_lost(freed=len(reaped.freed), crashed_out=len(reaped.quarantined))
+        self._on_outbox()  # what its relayer had leased is due
+        self._hint.set()
+
+    async def _announce(self) -> None:
+        """For people, who wonder why nobody runs an instance; nothing depends on it."""
+        names = tuple(sorted(self._workflows()))
+        if names != self._announced:
+            with contextlib.suppress(StorageError, UnknownOutcome):
+                await self._store.announce(WorkerId(self.id), names)
+                self._announced = names
 
     # -- House: what drivers ask for ---------------------------------------------------------------------------------
 
@@ -572,7 +598,7 @@ class Worker:
                 driver.children_looked_up(dict(await self._store.instances(ids)))
                 return
             except (StorageError, UnknownOutcome) as error:
-                log.warning("cannot look up the children of %s: %s", driver.instance_id, error)
+                log.warning("cannot look up the children of %s: %s", driver.instance_id, error, extra=driver.about())
                 await asyncio.sleep(self.environment.jitter(delay))
                 delay = min(delay * 2, 5.0)
 
@@ -604,7 +630,7 @@ class Worker:
 
     def lost(self, driver: Driver) -> None:
         if self.drivers.get(driver.instance_id) is driver:
-            log.warning("the claim of %s is lost; it goes on elsewhere", driver.instance_id)
+            log.warning("the claim of %s is lost; it goes on elsewhere", driver.instance_id, extra=driver.about())
             del self.drivers[driver.instance_id]
             if driver.suspect:
                 self.cleared(driver)

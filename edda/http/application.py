@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -34,6 +35,7 @@ from edda.http.origin import check_origin
 from edda.http.places import Places
 from edda.http.request import Request, request_of
 from edda.http.routes import Callback, Cancel, Event, Handshake, Health, NotAllowed, Readiness, route_of
+from edda.telemetry import Tracing
 
 log = logging.getLogger("edda.http")
 
@@ -47,11 +49,23 @@ ALIVE: Final = Answer(200, encoded({"status": "alive"}))
 READY: Final = Answer(200, encoded({"status": "ready"}))
 
 
+def _untraced() -> Tracing | None:
+    return None
+
+
 class HttpApp:
     """An ASGI application. `EddaApp` is one itself, and hands its calls to this."""
 
-    def __init__(self, door: Door, *, authorizer: Authorizer | None = None, options: HttpOptions | None = None) -> None:
+    def __init__(
+        self,
+        door: Door,
+        *,
+        authorizer: Authorizer | None = None,
+        options: HttpOptions | None = None,
+        tracing: Callable[[], Tracing | None] = _untraced,
+    ) -> None:
         self._door = door
+        self._tracing = tracing
         self._authorizer = authorizer
         self._doorkeeper = doorkeeper_of(authorizer)
         self._options = options or HttpOptions()
@@ -139,7 +153,8 @@ class HttpApp:
                     return await self._cancel(request, route.instance_id)
                 if isinstance(route, Callback):
                     return await take_answer(self._door, request, route.token, self._event_limits)
-                return await take_events(self._door, self._authorizer, request, self._event_limits)
+                tracing = self._tracing()
+                return await take_events(self._door, self._authorizer, request, self._event_limits, tracing)
         except TimeoutError as error:
             if not deadline.expired():
                 raise

@@ -16,11 +16,13 @@ from pydantic_core import from_json
 from edda.callbacks import answer_to
 from edda.cloudevents import CloudEventError, Limits, normal, parse
 from edda.core.event import JSON_TYPE, CloudEvent, Receipt
+from edda.core.trace import TRACEPARENT, TRACESTATE, carrier_of, trace_of
 from edda.exceptions import ForbiddenError
 from edda.http.answers import Answer, Problem, Refusal, encoded, problem_of, unknown_instance
 from edda.http.authorizer import Authorizer, admit
 from edda.http.door import Door
 from edda.http.request import Request
+from edda.telemetry import Tracing
 
 ID_CHARACTERS_MAX: Final = 255
 READ_AT_ONCE_BYTES_MAX: Final = 64 << 10
@@ -40,12 +42,31 @@ class Item:
     receipt: Receipt | None = None
 
 
-async def take_events(door: Door, authorizer: Authorizer | None, request: Request, limits: Limits) -> Answer:
+async def take_events(
+    door: Door, authorizer: Authorizer | None, request: Request, limits: Limits, tracing: Tracing | None = None
+) -> Answer:
     items, is_batch = await _read(request, limits)
+    if tracing is not None and (trace := tracing.current() or _trace_of(request)) is not None:
+        for item in items:
+            _say_what_caused(item, trace)
     for item in items:
         await _judge(item, authorizer, request)
     await _store(door, items)
     return batch_answer(items) if is_batch else _single_answer(items[0])
+
+
+def _trace_of(request: Request) -> str | None:
+    headers = {name: request.header(name) or "" for name in (TRACEPARENT, TRACESTATE)}
+    return trace_of(headers)
+
+
+def _say_what_caused(item: Item, trace: str) -> None:
+    """An event that tells no trace context of its own is caused by what sent the request."""
+    if item.event is not None and TRACEPARENT not in item.event.extensions:
+        item.event = item.event._replace(extensions={**item.event.extensions, **carrier_of(trace)})
+
+
+NO_SUCH_CALLBACK: Final = Problem(status=404, error_type="callback_not_found", error="There is no such callback")
 
 
 async def take_answer(door: Door, request: Request, token: str, limits: Limits) -> Answer:
@@ -56,9 +77,11 @@ async def take_answer(door: Door, request: Request, token: str, limits: Limits) 
     try:
         event = answer_to(token, json=None, blob=request.body, content_type=content_type)
     except ValueError:
-        raise Refusal(Problem(status=404, error_type="callback_not_found", error="There is no such callback")) from None
+        raise Refusal(NO_SUCH_CALLBACK) from None
     item = Item(id=None, event=normal(event, limits))
     await _store(door, [item])
+    if item.receipt is Receipt.NO_SUCH_INSTANCE:
+        raise Refusal(NO_SUCH_CALLBACK)
     return ANSWERED_BEFORE if item.receipt is Receipt.DUPLICATE else _single_answer(item)
 
 

@@ -7,7 +7,9 @@ It must not know the engine, SQL, or what a sink does. Laws:
   says why this keeps the order).
 - Whatever is unclear is tried again: an error, no answer, a settlement that did not get through. Nothing is forgotten
   but by settling it.
-- Nothing here grows without bound: what is held is at most twice what the sink takes at a time.
+- What was leased for a worker that has been declared dead since is given back unsent: others may have it by now.
+- Nothing here grows without bound: what is held is at most twice what the sink takes at a time, and with the message
+  that reaches `held_bytes_max` no more are asked for.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from edda.exceptions import StorageError
 from edda.outbox.backoff import delay_us
 from edda.outbox.sink import Answer, Reject, Retry, Sink, outgoing
 from edda.outbox.sink import Delivered as Taken
+from edda.outbox.watching import Watch, WatchedCall
 from edda.storage.outbox import (
+    OUTBOX_BYTES_MAX,
     OUTBOX_LIMIT_MAX,
     Again,
     Dead,
@@ -34,8 +38,10 @@ from edda.storage.outbox import (
     OutboxStore,
     Outcome,
     Settlement,
+    size_bytes,
 )
 from edda.storage.port import UnknownOutcome
+from edda.telemetry import Meters, Tracing
 
 log = logging.getLogger("edda.outbox")
 
@@ -57,6 +63,8 @@ class RelaySettings:
     """`lease_seconds` bounds everything: two thirds of it are for one call of the sink."""
 
     lease_seconds: float = 60.0
+    held_bytes_max: int = OUTBOX_BYTES_MAX
+    """Data in memory at a time, leased and not settled yet; the last message may exceed it."""
     poll_seconds: float = 1.0
     retention_seconds: float = 7 * 86400.0
 
@@ -70,20 +78,26 @@ class Held(NamedTuple):
 
     leased: LeasedMessage
     until_us: int
+    name: str
+    """Under which it was leased."""
+    bytes: int
 
 
 class Relayer:
-    """See the head of this file."""
+    """See the head of this file. `name` gives the id of the worker that this process has now, where it has one."""
 
     def __init__(
         self,
         store: OutboxStore,
         sink: Sink,
         *,
-        name: str,
+        name: Callable[[], str],
         settings: RelaySettings,
         steady_us: Callable[[], int],
         random: Random,
+        tracing: Tracing | None = None,
+        meters: Meters | None = None,
+        system: str = "",
     ) -> None:
         self._store = store
         self._sink = sink
@@ -91,11 +105,15 @@ class Relayer:
         self._settings = settings
         self._steady_us = steady_us
         self._random = random
+        self._watch: Watch | None = None
+        if tracing is not None or meters is not None:
+            self._watch = Watch(tracing, meters, system=system, steady_us=steady_us)
         self._held_max = 2 * sink.batch_max * sink.calls_max
         self._ready: deque[Held] = deque()
         self._calls: dict[asyncio.Task[None], list[Held]] = {}
         self._answers: deque[tuple[Held, Outcome]] = deque()
         self._settling = 0
+        self._held_bytes = 0
         self._hint = asyncio.Event()
         self._answered = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -146,7 +164,12 @@ class Relayer:
     @property
     def _room(self) -> int:
         held = len(self._ready) + sum(map(len, self._calls.values())) + len(self._answers) + self._settling
-        return 0 if self._stopping else min(OUTBOX_LIMIT_MAX, self._held_max - held)
+        full = self._stopping or self._bytes_room <= 0
+        return 0 if full else min(OUTBOX_LIMIT_MAX, self._held_max - held)
+
+    @property
+    def _bytes_room(self) -> int:
+        return self._settings.held_bytes_max - self._held_bytes
 
     async def _claim_loop(self) -> None:
         trouble = 0.0
@@ -168,8 +191,12 @@ class Relayer:
         """Lease what there is room for. Returns the seconds until it is worth asking again."""
         sent_us = self._steady_us()
         lease_us = round(self._settings.lease_seconds * 1_000_000)
-        claims = await self._store.claim_outbox(self._name, limit=self._room, lease_us=lease_us)
-        self._ready.extend(Held(leased, sent_us + lease_us) for leased in claims.leased)
+        name = self._name()
+        claims = await self._store.claim_outbox(name, limit=self._room, lease_us=lease_us, bytes_max=self._bytes_room)
+        for leased in claims.leased:
+            held = Held(leased, sent_us + lease_us, name, size_bytes(leased.message))
+            self._held_bytes += held.bytes
+            self._ready.append(held)
         self._pump()
         if claims.more and self._room > 0:
             return 0.0
@@ -206,20 +233,33 @@ class Relayer:
                 task.add_done_callback(self._call_ended)
 
     def _is_good(self, held: Held) -> bool:
-        """Its lease lasts for a whole call."""
+        """Its lease lasts for a whole call, and nobody has ended it early, as far as we know."""
+        if held.name != self._name():
+            return False
         return self._steady_us() + round(self._settings.call_seconds_max * 1_000_000) < held.until_us
 
     async def _call(self, batch: list[Held]) -> None:
-        answers = await self._answers_to(batch)
+        watched = self._watch.begin([held.leased for held in batch]) if self._watch is not None else None
+        try:
+            answers = await self._answers_to(batch, watched)
+        except asyncio.CancelledError:
+            if watched is not None:
+                watched.cut_off()
+            raise
+        if watched is not None:
+            watched.ended(answers)
         for held, answer in zip(batch, answers, strict=True):
             self._settle_later(held, self._outcome(held.leased, answer))
         self._note(answers)
 
-    async def _answers_to(self, batch: list[Held]) -> Sequence[Answer]:
+    async def _answers_to(self, batch: list[Held], watched: WatchedCall | None) -> Sequence[Answer]:
         seconds = self._settings.call_seconds_max
+        events = [outgoing(held.leased.message) for held in batch]
+        if watched is not None:
+            events = watched.marked(events)
         try:
             async with asyncio.timeout(seconds):
-                answers = await self._sink.publish([outgoing(held.leased.message) for held in batch])
+                answers = list(await self._sink.publish(events))  # a sink of others may give anything
         except TimeoutError:
             answers = [Retry(f"no answer within {seconds:g} seconds")] * len(batch)
         except Exception as error:
@@ -249,6 +289,7 @@ class Relayer:
                     message.id,
                     message.instance_id,
                     storable(reason),
+                    extra={"instance_id": message.instance_id},
                 )
                 return Dead(storable(reason))
 
@@ -274,6 +315,7 @@ class Relayer:
                 self._settling = len(batch)
                 await self._settle(batch)
                 self._settling = 0
+                self._held_bytes -= sum(held.bytes for held, _ in batch)
                 self._hint.set()  # there is room, and what was behind the settled ones is due
 
     def _is_idle(self) -> bool:
@@ -333,7 +375,7 @@ def _longer(seconds: float) -> float:
 
 def storable(reason: str) -> str:
     """What somebody outside said, as text that every database takes and that is fit for a log."""
-    plain = reason.encode("utf-8", "replace").decode()
+    plain = str(reason).encode("utf-8", "replace").decode()  # whatever a sink of others put there
     return "".join(character if character.isprintable() else " " for character in plain[:REASON_CHARS_MAX])
 
 

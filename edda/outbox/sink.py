@@ -6,16 +6,17 @@ is called with the URL and returns a `Sink`. It must raise there what is wrong w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from edda.core.commit import OutboxMessage
-from edda.core.event import CloudEvent
+from edda.core.event import CloudEvent, addressed_to, rfc3339
 from edda.core.history import InstanceId
+from edda.core.trace import carrier_of
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Outgoing(NamedTuple):
@@ -25,6 +26,8 @@ class Outgoing(NamedTuple):
     """Each delivery of it is the same value. `event.id` is what receivers know a duplicate by."""
     key: InstanceId
     """The workflow instance that sent it: events with the same key are in order."""
+    headers: Mapping[str, str] = _NO_HEADERS
+    """For this delivery only, where the transport has headers: the trace context of the sending (`traceparent`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +80,11 @@ def outgoing(message: OutboxMessage) -> Outgoing:
         id=message.id,
         source=message.source,
         type=message.type,
-        time=_rfc3339(message.at_us),
+        subject=message.subject,
+        time=rfc3339(message.at_us),
         datacontenttype=message.content_type,
         json=message.data,
         blob=message.blob,
+        extensions=addressed_to(message.target) | carrier_of(message.trace),
     )
     return Outgoing(event, message.instance_id)
-
-
-def _rfc3339(at_us: int) -> str:
-    moment = _EPOCH + timedelta(microseconds=at_us)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -40,10 +40,14 @@ from edda.core.lifecycle import (
     SET_ASIDE,
     Status,
 )
+from edda.core.search import Term
 from edda.exceptions import StorageError
 from edda.storage.memory_inbox import InboxModel
 from edda.storage.memory_outbox import OutboxModel
+from edda.storage.memory_reads import ReadsModel
+from edda.storage.memory_retention import RetentionModel
 from edda.storage.port import Claims, Fenced, InstanceRow, LeaseLine, Notice, Reaped, Renewal, UserTransaction
+from edda.storage.reads import Source
 
 CRASHES_OF_A_SUSPECT: Final = 2
 ACCEPTED: Final = frozenset({Verdict.COMMITTED, Verdict.WOKEN})
@@ -54,24 +58,30 @@ def _system_clock_us() -> int:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Worker:
+class KnownWorker:
     service: str
     lease_until_us: int
     alive: bool = True
+    started_at_us: int = 0
+    workflows: tuple[str, ...] | None = None
 
 
-class MemoryStore(InboxModel, OutboxModel):
+class MemoryStore(ReadsModel, RetentionModel, InboxModel, OutboxModel):
     """A `Store` in memory. Its attributes are open to tests."""
 
     def __init__(self, now_us: Callable[[], int] = _system_clock_us) -> None:
         super().__init__()
         self.now_us = now_us
-        self.workers: dict[WorkerId, _Worker] = {}
+        self.workers: dict[WorkerId, KnownWorker] = {}
         self.presence: set[WorkerId] = set()
         self.rows: dict[InstanceId, InstanceRow] = {}
         self.seen_wakes: dict[InstanceId, int] = {}
         """`wakes` of each instance when it was claimed or created."""
         self.history: dict[InstanceId, list[HistoryEvent]] = {}
+        self.sources: list[Source] = []
+        self.terms: dict[InstanceId, frozenset[Term]] = {}
+        self.search_fields: dict[tuple[str, str], int] = {}
+        """In the order in which they were first kept."""
         self.effects: list[Any] = []
         """The rows that users added in `ctx.session`, as far as committed."""
 
@@ -82,6 +92,20 @@ class MemoryStore(InboxModel, OutboxModel):
 
     async def close(self) -> None:
         pass
+
+    # -- what people are shown ---------------------------------------------------------------------------------------
+
+    async def declare_search_fields(self, fields: Mapping[str, Collection[str]]) -> None:
+        for workflow, path in list(self.search_fields):
+            if path not in fields.get(workflow, (path,)):
+                del self.search_fields[workflow, path]
+        for workflow, paths in fields.items():
+            for path in paths:
+                self.search_fields.setdefault((workflow, path), self.now_us())
+
+    async def keep_sources(self, sources: Sequence[Source]) -> None:
+        known = {(source.workflow, source.source_hash) for source in self.sources}
+        self.sources += (source for source in sources if (source.workflow, source.source_hash) not in known)
 
     # -- hints -------------------------------------------------------------------------------------------------------
 
@@ -247,9 +271,11 @@ class MemoryStore(InboxModel, OutboxModel):
             created_at_us=now_us,
             updated_at_us=now_us,
             ended_at_us=None,
+            trace=new.trace,
         )
         self.seen_wakes[new.id] = 0
         self.history.setdefault(new.id, [])
+        self.terms[new.id] = frozenset(new.terms)
         return Creation(created=True, workflow=new.workflow, args_hash=new.args_hash)
 
     async def settle(self, worker: WorkerId, batch: Batch) -> tuple[Verdict | None, ...]:
@@ -309,7 +335,8 @@ class MemoryStore(InboxModel, OutboxModel):
             elif suspects:
                 taken.append(self._claim(worker, row, now_us))
                 suspects = False
-        return Claims(now_us=now_us, rows=tuple(taken))
+        due_us = {row.id: row.claimable_at_us or now_us for row in due}
+        return Claims(now_us=now_us, rows=tuple(taken), due_us=tuple(due_us[row.id] for row in taken))
 
     def _claim(self, worker: WorkerId, row: InstanceRow, now_us: int) -> InstanceRow:
         grew = self._grew(row)
@@ -379,10 +406,15 @@ class MemoryStore(InboxModel, OutboxModel):
                     reason=CRASHED_TOO_OFTEN,
                 )
                 quarantined.append(row.id)
+        self.end_leases(dead)
         return Reaped(freed=tuple(freed), quarantined=tuple(quarantined))
 
     def _held_by(self, worker: WorkerId) -> list[InstanceRow]:
         return sorted((row for row in self.rows.values() if row.owner == worker), key=lambda row: row.id)
+
+    async def announce(self, worker: WorkerId, workflows: Sequence[str]) -> None:
+        if worker in self.workers:
+            self.workers[worker].workflows = tuple(workflows)
 
     async def retire(self, worker: WorkerId) -> None:
         now_us = self.now_us()
@@ -390,6 +422,7 @@ class MemoryStore(InboxModel, OutboxModel):
             self.workers[worker].alive = False
         for row in self._held_by(worker):
             self._update(row.id, now_us, owner=None, claimable_at_us=row.created_at_us)
+        self.end_leases(worker)
 
     # -- verbs of people ---------------------------------------------------------------------------------------------
 
@@ -510,7 +543,9 @@ class _MemoryLeaseLine:
         now_us = self._store.now_us()
         self._store.presence.add(worker)
         self._mine.add(worker)
-        self._store.workers.setdefault(worker, _Worker(service=service, lease_until_us=now_us + lease_us))
+        self._store.workers.setdefault(
+            worker, KnownWorker(service=service, lease_until_us=now_us + lease_us, started_at_us=now_us)
+        )
         return now_us
 
     async def renew(self, worker: WorkerId, *, lease_us: int) -> Renewal:

@@ -16,7 +16,7 @@ from edda.storage.port import InstanceRow
 
 
 @dataclass(slots=True)
-class _Stored:
+class StoredEvent:
     event: CloudEvent
     accepted_at_us: int
     routed: bool = False
@@ -35,7 +35,7 @@ class InboxModel:
 
     def __init__(self) -> None:
         super().__init__()
-        self.inbox: dict[EventKey, _Stored] = {}
+        self.inbox: dict[EventKey, StoredEvent] = {}
         self.fields: dict[str, dict[Fields, int]] = {}
         """By event type: sets of fields that waits use, and since when all events have a route for it."""
         self.subscriptions: dict[Subscription, int] = {}
@@ -61,7 +61,7 @@ class InboxModel:
 
     def post(self, commit: Commit, now_us: int) -> None:
         for place, post in enumerate(commit.posts):
-            self.inbox.setdefault(event_key(post.event), _Stored(post.event, now_us + place))
+            self.inbox.setdefault(event_key(post.event), StoredEvent(post.event, now_us + place))
 
     # -- verbs -------------------------------------------------------------------------------------------------------
 
@@ -78,11 +78,11 @@ class InboxModel:
                 return Receipt.NO_SUCH_INSTANCE
             if row.status in ENDED:
                 return Receipt.INSTANCE_ENDED
-        stored = self.inbox[event_key(event)] = _Stored(event, now_us)
+        stored = self.inbox[event_key(event)] = StoredEvent(event, now_us)
         self._index(stored)
         return Receipt.STORED
 
-    def _index(self, stored: _Stored) -> None:
+    def _index(self, stored: StoredEvent) -> None:
         known = self.fields.get(stored.event.type, {})
         if stored.event.target is None:
             stored.routes |= routes_of(stored.event, known)
@@ -140,7 +140,7 @@ class InboxModel:
         events = [(self.inbox[key].event, waiting) for key, waiting in found.items()]
         return tuple(sorted({event.type for event, waiting in events if event.target is None and len(waiting) > 1}))
 
-    def _waiting(self, one: _Stored) -> list[InstanceId]:
+    def _waiting(self, one: StoredEvent) -> list[InstanceId]:
         """Instances with a wait that an event fits, after those that were woken for it already."""
         routes = set(one.routes.values())
         waiting = {
@@ -181,12 +181,12 @@ class InboxModel:
                 counts[route] = counts.get(route, 0) + 1
         return found
 
-    def _fits(self, stored: _Stored, wanted: Criteria, look: Look) -> bool:
+    def _fits(self, stored: StoredEvent, wanted: Criteria, look: Look) -> bool:
         if stored.event.target is not None:
             return stored.event.target == look.instance_id and wanted.fits(stored.event)
         return stored.routes.get(wanted.fields) == wanted.route
 
-    def _is_fresh(self, stored: _Stored) -> bool:
+    def _is_fresh(self, stored: StoredEvent) -> bool:
         return not stored.routed and stored.event.target is None
 
     async def learn(self, event_type: str, fields: Fields, *, since_us: int) -> None:

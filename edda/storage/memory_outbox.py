@@ -15,6 +15,7 @@ from edda.core.history import InstanceId
 from edda.storage.outbox import (
     DEAD,
     DELIVERED,
+    OUTBOX_BYTES_MAX,
     OUTBOX_LIMIT_MAX,
     PENDING,
     Again,
@@ -24,8 +25,10 @@ from edda.storage.outbox import (
     GivenBack,
     LeasedMessage,
     OutboxClaims,
+    OutboxState,
     Outcome,
     Settlement,
+    size_bytes,
 )
 
 Key = tuple[InstanceId, int, int]
@@ -41,6 +44,7 @@ class Relay:
     attempts: int = 0
     claim_key: int | None = None
     leased: bool = False
+    relayer: str = ""
     reason: str = ""
 
 
@@ -59,20 +63,32 @@ class OutboxModel:
         known = {key_of(message) for message in self.outbox}
         self.outbox.extend(message for message in messages if key_of(message) not in known)
 
-    async def claim_outbox(self, relayer: str, *, limit: int, lease_us: int) -> OutboxClaims:
+    async def claim_outbox(
+        self, relayer: str, *, limit: int, lease_us: int, bytes_max: int = OUTBOX_BYTES_MAX
+    ) -> OutboxClaims:
         now_us = self.now_us()
         due = sorted((self._relay(head).due_at_us, key_of(head)) for head in self._heads())
         keys = [key for due_at_us, key in due if due_at_us <= now_us]
         claim_key = next(self._claim_keys)
         leased: list[LeasedMessage] = []
         for key in keys[:limit]:
+            if sum(size_bytes(each.message) for each in leased) >= bytes_max:
+                break
             message, relay = self._message(key), self.relays[key]
             relay.claim_key, relay.leased, relay.due_at_us = claim_key, True, now_us + lease_us
+            relay.relayer = relayer
             leased.append(LeasedMessage(message, relay.attempts, claim_key))
         later = [relay.due_at_us for _, relay in self._with_status(PENDING) if relay.due_at_us > now_us]
         return OutboxClaims(
-            now_us=now_us, leased=tuple(leased), more=len(keys) > limit, next_due_us=min(later, default=None)
+            now_us=now_us, leased=tuple(leased), more=len(keys) > len(leased), next_due_us=min(later, default=None)
         )
+
+    def end_leases(self, relayer: str) -> None:
+        """Its worker is dead. Its claims keep their keys: until somebody takes them over, a late settlement counts."""
+        now_us = self.now_us()
+        for _, relay in self._with_status(PENDING):
+            if relay.leased and relay.relayer == relayer:
+                relay.due_at_us = min(relay.due_at_us, now_us)
 
     async def settle_outbox(self, settlements: Sequence[Settlement]) -> tuple[bool, ...]:
         return tuple(self._settle_message(settlement) for settlement in settlements)
@@ -86,6 +102,15 @@ class OutboxModel:
             relay.leased = False
             _apply(relay, outcome, self.now_us())
         return True
+
+    async def outbox_state(self, *, count_max: int) -> OutboxState:
+        pending = sorted((relay.due_at_us, message.at_us) for message, relay in self._with_status(PENDING))[:count_max]
+        return OutboxState(
+            now_us=self.now_us(),
+            pending=len(pending),
+            dead=min(sum(1 for _ in self._with_status(DEAD)), count_max),
+            oldest_at_us=min((at_us for _, at_us in pending), default=None),
+        )
 
     async def dead_letters(self, *, limit: int = 100) -> tuple[DeadLetter, ...]:
         dead = [
@@ -154,5 +179,6 @@ def _apply(relay: Relay, outcome: Outcome, now_us: int) -> None:
         case Again(delay_us=delay_us, reason=reason):
             relay.due_at_us, relay.reason = now_us + delay_us, reason
         case GivenBack():
+            relay.reason = ""
             return
     relay.attempts += 1

@@ -6,6 +6,8 @@ It must not know SQL, sinks or back-off. Laws, for every back end:
   order, whatever number of relayers there are and whenever one of them dies. Commit order is not time order, so nothing
   asks "newer than the last one"; within one instance rows do become visible in the order of their `seq`.
 - A lease and a back-off are the same thing to others: the row is not due until then, on the database's clock.
+- The leases of a relayer whose worker was declared dead (`Store.reap`, `Store.retire`) are over at that moment. That
+  is a help and no promise: what is locked just then, or claimed after it, waits for the end of its lease.
 - A message leaves the state `pending` only by a settlement under the claim that holds it. A relayer that dies, stalls
   or is never answered leaves it pending: a duplicate delivery is possible, a loss is not.
 - `delivered` rows stay until they are purged, `dead` ones until somebody requeues them.
@@ -21,6 +23,9 @@ from edda.core.commit import OutboxMessage
 
 OUTBOX_LIMIT_MAX: Final = 100
 """Messages in one claim, one settlement or one step of a purge: the database is asked for them by their keys."""
+
+OUTBOX_BYTES_MAX: Final = 16 << 20
+"""Data in one claim, unless a single message is larger: a relayer holds it in memory."""
 
 PENDING: Final = "pending"
 DELIVERED: Final = "delivered"
@@ -93,13 +98,36 @@ class DeadLetter(NamedTuple):
     died_at_us: int
 
 
+def size_bytes(message: OutboxMessage) -> int:
+    """Of its data, as stored."""
+    return len((message.data or "").encode()) + len(message.blob or b"")
+
+
+OUTBOX_COUNT_MAX: Final = 10_000
+"""Counting goes no further: more than that is simply much."""
+
+
+class OutboxState(NamedTuple):
+    """How the outbox is, at a moment."""
+
+    now_us: int
+    pending: int
+    dead: int
+    oldest_at_us: int | None
+    """When the oldest of the pending messages was written; of those that are counted."""
+
+
 class OutboxStore(Protocol):
     """What a relayer, and people who look after it, need from storage."""
 
-    async def claim_outbox(self, relayer: str, *, limit: int, lease_us: int) -> OutboxClaims:
+    async def claim_outbox(
+        self, relayer: str, *, limit: int, lease_us: int, bytes_max: int = OUTBOX_BYTES_MAX
+    ) -> OutboxClaims:
         """Lease up to `limit` heads that are due, one for each instance, roughly the longest waiting first.
 
-        `limit` is at most `OUTBOX_LIMIT_MAX`. `relayer` is a name for people; it gives no rights.
+        `limit` is at most `OUTBOX_LIMIT_MAX`. It takes no more once their data (`size_bytes`) come to `bytes_max`; one
+        message is taken however large it is. `relayer` gives no rights: it is the worker it belongs to, with whose
+        death its leases end, or, for a relayer without one, any name.
         """
         ...
 
@@ -113,6 +141,10 @@ class OutboxStore(Protocol):
         A lease that is over but that nobody has taken over still counts. Repeating a settlement whose answer was lost
         changes nothing and answers True.
         """
+        ...
+
+    async def outbox_state(self, *, count_max: int) -> OutboxState:
+        """For those who watch. Counts up to `count_max` of each kind, those that are due first."""
         ...
 
     async def dead_letters(self, *, limit: int = 100) -> tuple[DeadLetter, ...]:

@@ -20,6 +20,8 @@ from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
 from edda.storage.inbox import InboxStore
 from edda.storage.outbox import OutboxStore
+from edda.storage.reads import Reads, Source
+from edda.storage.retention import RetentionStore
 
 
 class Fenced(BaseException):
@@ -56,6 +58,7 @@ class InstanceRow(NamedTuple):
     created_at_us: int
     updated_at_us: int
     ended_at_us: int | None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,8 @@ class Claims:
 
     now_us: int
     rows: tuple[InstanceRow, ...]
+    due_us: tuple[int, ...] = ()
+    """Since when each could have been claimed; empty where the first answer was lost, and nobody knows any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +154,7 @@ class LeaseLine(Protocol):
         ...
 
 
-class Store(InboxStore, OutboxStore, Protocol):
+class Store(Reads, InboxStore, OutboxStore, RetentionStore, Protocol):
     """A database with the tables of edda in it."""
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -234,17 +239,31 @@ class Store(InboxStore, OutboxStore, Protocol):
     async def reap(self, dead: WorkerId) -> Reaped | None:
         """Declare a worker dead and free what it held: crashes + 1, claimable now. At 3 crashes: quarantined.
 
-        The count begins anew (at 1) for what wrote something under the claim that the dead worker had.
+        Messages that its relayer has leased are due now (see `storage.outbox`). The count begins anew (at 1) for what
+        wrote something under the claim that the dead worker had.
 
         None when it is dead already, or when it turned out to be alive (its lease was renewed and presence is held).
         """
         ...
 
+    async def announce(self, worker: WorkerId, workflows: Sequence[str]) -> None:
+        """Say which workflows a worker runs, so that people can be told what nobody runs. Decides nothing."""
+        ...
+
     async def retire(self, worker: WorkerId) -> None:
-        """Clean end of a worker: dead, everything freed, no crash counted. Idempotent."""
+        """Clean end of a worker: dead, everything freed, messages it leased too, no crash counted. Idempotent."""
         ...
 
     # -- verbs of people ---------------------------------------------------------------------------------------------
+
+    async def declare_search_fields(self, fields: Mapping[str, Collection[str]]) -> None:
+        """Note the search fields of each of these workflows, and forget those that they no longer have. Every
+        `NewInstance` of them must have its terms from then on. May be repeated."""
+        ...
+
+    async def keep_sources(self, sources: Sequence[Source]) -> None:
+        """Note the texts of workflows, for people; what is there already stays. May be repeated."""
+        ...
 
     async def cancel(self, instance_id: InstanceId, *, by: str) -> InstanceRow | None:
         """Ask an instance to cancel, waking it. Returns the row as it was *before*; None if there is none.

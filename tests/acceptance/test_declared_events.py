@@ -5,7 +5,7 @@ from pydantic import BaseModel, ValidationError
 
 from edda import Callback, Event, EventTimeoutError, WorkflowContext, activity, workflow
 from tests.acceptance.conftest import Apps
-from tests.acceptance.support import SOON, Gate, events_of, eventually, on_every_database, reaches
+from tests.acceptance.support import SOON, Gate, Tables, events_of, eventually, on_every_database, reaches
 from tests.acceptance.test_promises_overview import post
 
 
@@ -79,6 +79,20 @@ async def test_a_callback_is_answered_once_by_who_has_its_token(apps: Apps) -> N
     assert len(await events_of(app.handle(handle), "EventReceived")) == 1
 
 
+@on_every_database
+async def test_who_knows_the_instance_but_not_the_token_answers_nothing(apps: Apps, tables: Tables) -> None:
+    app = await apps.open()
+    handle = await app.start(approval, 60)
+    token = await eventually(lambda: tokens and tokens[-1])
+    forged = "guessed." + token.partition(".")[2]
+    with pytest.raises(ValueError, match="not the token"):
+        await app.complete(forged, {"approved": True})
+    assert await post(app, {}, b'{"approved": true}', path=f"/callback/{forged}") == 404
+    assert await tables.rows("SELECT id FROM edda_inbox") == []
+    assert await app.complete(token, {"approved": False})
+    assert await handle.result(timeout=SOON) == {"approved": False}
+
+
 async def test_the_first_answer_to_a_callback_counts(apps: Apps) -> None:
     gate = Gate("before the wait")
 
@@ -98,14 +112,15 @@ async def test_the_first_answer_to_a_callback_counts(apps: Apps) -> None:
     assert await handle.result(timeout=SOON) == "first"
 
 
-async def test_a_callback_can_be_answered_over_http(apps: Apps) -> None:
+@pytest.mark.parametrize("instance_id", ["approval-1", "approval-" + "1" * 246])
+async def test_a_callback_can_be_answered_over_http(apps: Apps, instance_id: str) -> None:
     app = await apps.open()
-    handle = await app.start(approval, 60)
+    handle = await app.start(approval.options(id=instance_id), 60)
     token = await eventually(lambda: tokens and tokens[-1])
     assert await post(app, {}, b'{"approved": 1}', path=f"/callback/{token}") == 202
     assert await handle.result(timeout=SOON) == {"approved": 1}
     assert await post(app, {}, b"{}", path=f"/callback/{token}") == 202
-    assert await post(app, {}, b"{}", path=f"/callback/other{token}") == 410
+    assert await post(app, {}, b"{}", path=f"/callback/other{token}") == 404
     assert await post(app, {}, b"{}", path="/callback/nonsense") == 404
     assert await post(app, {}, b"{", path=f"/callback/{token}") == 400
 

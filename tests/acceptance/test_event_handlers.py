@@ -1,10 +1,16 @@
 """Handlers of events: workflows that an event starts, and functions that are called for each, durably and once."""
 
 import asyncio
+import json
+from typing import Any
 
-from edda import EddaApp, ReceivedEvent, RetryPolicy, WorkflowContext, activity, send_event, workflow
-from edda.core.event import CloudEvent
+import pytest
+
+from edda import EddaApp, InvalidEventError, ReceivedEvent, RetryPolicy, WorkflowContext, activity, send_event, workflow
+from edda.core.event import JSON_TYPE, CloudEvent
 from edda.core.routing import event_key
+from edda.engine.plans import plan_of
+from edda.naming import NameTakenError
 from tests.acceptance.conftest import Apps
 from tests.acceptance.support import SOON, eventually, on_every_database, reaches
 
@@ -53,6 +59,22 @@ async def test_an_event_whose_data_do_not_fit_is_set_aside_visibly(apps: Apps) -
     assert await eventually(lambda: there(handle))
     assert await reaches(handle, "quarantined") == "quarantined"
     assert "order_id" in await handle.reason()
+
+
+@workflow(name="thing.paid", event_handler=True)
+async def thing_paid(ctx: WorkflowContext, payment: Any) -> str:
+    return repr(payment)
+
+
+async def test_who_sends_an_event_does_not_choose_what_its_data_become(apps: Apps) -> None:
+    """Our own mark for values that JSON cannot say is nothing but data where it comes from outside."""
+    app = await apps.open()
+    payment = '{"$edda":"decimal","v":"1"}'
+    event = ordered("4", f'{{"payment":{payment}}}')._replace(type="thing.paid")
+    await app.accept([event])
+    handle = app.handle(f"thing.paid-{event_key(event)[:40]}")
+    assert await eventually(lambda: there(handle))
+    assert await handle.result(timeout=SOON) == repr(json.loads(payment))
 
 
 @on_every_database
@@ -110,6 +132,36 @@ async def test_what_a_receiver_stored_is_handled_by_who_knows_how(apps: Apps) ->
     assert await app.accept([ordered("9")])
 
 
+@workflow(name="thing.shared", event_handler=True)
+async def thing_shared(ctx: WorkflowContext, number: int = 0) -> int:
+    return number
+
+
+async def test_an_event_starts_the_workflow_of_its_name_and_the_handlers_of_its_type(apps: Apps) -> None:
+    app = EddaApp(db_url=apps.db_url)
+    heard: list[str] = []
+
+    @app.on_event("thing.shared")
+    async def listening(event: ReceivedEvent) -> None:
+        heard.append(event.id)
+
+    async with app:
+        event = CloudEvent(
+            id="1", source="x", type="thing.shared", datacontenttype=JSON_TYPE, json='{"number":7,"new":1}'
+        )
+        await app.accept([event])
+        handle = app.handle(f"thing.shared-{event_key(event)[:40]}")
+        await eventually(lambda: there(handle))
+        assert await handle.result(timeout=SOON) == 7
+        await eventually(lambda: heard == ["1"])
+
+
+async def test_members_that_only_a_newer_version_takes_are_passed_over() -> None:
+    """While a deployment rolls, the newer processes say what is taken, and older ones may get it."""
+    text = json.dumps({"args": [], "kwargs": {"number": 7, "new": 1}, "foreign": True})
+    assert plan_of(thing_shared).signature.decode(text) == ((), {"number": 7})
+
+
 async def there(handle: object) -> bool:
     from edda.exceptions import InstanceNotFoundError
 
@@ -118,3 +170,28 @@ async def there(handle: object) -> bool:
     except InstanceNotFoundError:
         return False
     return True
+
+
+def test_a_handler_that_cannot_be_called_is_refused_where_it_is_declared() -> None:
+    app = EddaApp(db_url="sqlite:///:memory:")
+
+    async def takes_nothing() -> None: ...
+    async def handles(event: ReceivedEvent) -> None: ...
+
+    nothing: Any = takes_nothing
+    with pytest.raises(TypeError, match=r"the handler takes_nothing of 'handlers\.odd' is called with the event"):
+        app.on_event("handlers.odd")(nothing)
+    for event_type in ("", "two words", "half\ud800", "t" * 256):
+        with pytest.raises(InvalidEventError, match="event_type"):
+            app.on_event(event_type)(handles)
+
+
+def test_one_name_is_not_for_handlers_of_two_types() -> None:
+    app = EddaApp(db_url="sqlite:///:memory:")
+
+    async def handles(event: ReceivedEvent) -> None: ...
+
+    app.on_event("handlers.one", name="handles either")(handles)
+    app.on_event("handlers.one", name="handles either")(handles)
+    with pytest.raises(NameTakenError, match=r"for events of type 'handlers\.one' already"):
+        app.on_event("handlers.two", name="handles either")(handles)

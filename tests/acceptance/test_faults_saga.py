@@ -1,6 +1,7 @@
 """Faults W11-W16 of the reference, each as a test that fails on an engine that has it: compensations and cancelling."""
 
 import asyncio
+import json
 from collections.abc import Callable
 
 import pytest
@@ -57,6 +58,30 @@ async def test_W11_the_readmes_saga_compensates_with_the_arguments_of_each_call(
     with pytest.raises(ValueError, match="address"):
         await handle.result(timeout=SOON)
     assert log == ["Refunded 9.5 of PAY-1", "Cancelled reservation for hat"]
+
+
+async def test_the_error_of_what_was_undone_says_where_it_was_raised(apps: Apps) -> None:
+    @compensation
+    async def close_account(ctx: WorkflowContext) -> None: ...
+
+    @activity
+    @on_failure(close_account)
+    async def open_account(ctx: WorkflowContext) -> None: ...
+
+    def refuse() -> None:
+        raise ValueError("no")
+
+    @workflow
+    async def opens_an_account(ctx: WorkflowContext) -> None:
+        await open_account(ctx)
+        refuse()
+
+    handle = await (await apps.open()).start(opens_an_account)
+    with pytest.raises(ValueError, match="no"):
+        await handle.result(timeout=SOON)
+    *_, last = await handle.history()
+    assert last.event_type == "WorkflowFailed"
+    assert "in refuse" in json.dumps(last.event_data)
 
 
 async def test_W12_what_the_body_registers_is_owed_once_however_often_it_is_replayed(apps: Apps) -> None:

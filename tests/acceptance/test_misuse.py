@@ -1,5 +1,8 @@
 """Misuse by someone who knows the README only: an error says what happened, to which thing, and what to do."""
 
+import enum
+import functools
+import re
 from typing import Any
 
 import pytest
@@ -8,6 +11,7 @@ from pydantic import BaseModel
 from edda import (
     ConflictError,
     EddaApp,
+    InvalidEventError,
     RetryPolicy,
     SerializationError,
     WorkflowContext,
@@ -16,6 +20,7 @@ from edda import (
     on_failure,
     register_compensation,
     send_event,
+    send_event_transactional,
     wait_timer,
     workflow,
 )
@@ -55,6 +60,54 @@ async def test_what_takes_a_context_says_so() -> None:
     unknown: Any = "order-1"
     with pytest.raises(TypeError, match=r"first argument must be the context.*of type str"):
         await wait_timer(unknown, 1)
+
+
+UNSENDABLE: list[tuple[dict[str, Any], str]] = [
+    ({"event_source": "http://[x"}, "source must be a URI reference"),
+    ({"event_source": "a%zz"}, "source must be a URI reference"),
+    ({"event_type": "misuse.\ufdd0"}, "type"),
+    ({"event_type": ""}, "event_type must be a text of 1 to 255 characters"),
+    ({"content_type": "no media type"}, "no media type"),
+    ({"content_type": "text/plain"}, "needs a datacontenttype that says so"),
+    ({"content_type": "application/json", "event_data": b"{"}, "not valid JSON"),
+    ({"content_type": "application/cloudevents+json", "event_data": b"{}"}, "itself a CloudEvent"),
+    ({"event_data": functools.reduce(lambda inner, _: {"in": inner}, range(70), {})}, "nested more than 64 deep"),
+]
+
+
+@pytest.mark.parametrize("place", ["body", "activity"])
+async def test_an_event_that_no_receiver_would_take_is_refused_where_it_is_sent(apps: Apps, place: str) -> None:
+    """Not when it is delivered, as a dead letter that nobody looks at; and the attempt is not repeated."""
+    attempts: list[int] = []
+    good = {"event_type": "misuse.sent", "event_source": "misuse", "event_data": {}}
+
+    @activity
+    async def announce(ctx: WorkflowContext, number: int) -> None:
+        attempts.append(number)
+        await send_event_transactional(ctx, **(good | UNSENDABLE[number][0]))
+
+    @workflow
+    async def misuse_sends(ctx: WorkflowContext, number: int) -> None:
+        if place == "activity":
+            await announce(ctx, number)
+        else:
+            await send_event_transactional(ctx, **(good | UNSENDABLE[number][0]))
+
+    app = await apps.open()
+    for number, (_, words) in enumerate(UNSENDABLE):
+        handle = await app.start(misuse_sends, number)
+        with pytest.raises(InvalidEventError, match=re.escape(words)) as caught:
+            await handle.result(timeout=SOON)
+        assert f"workflow instance '{handle}'" in str(caught.value)
+    assert attempts == (list(range(len(UNSENDABLE))) if place == "activity" else [])
+
+
+async def test_names_of_events_may_be_members_of_enums(apps: Apps) -> None:
+    class Kind(enum.StrEnum):
+        PAID = "misuse.paid"
+
+    await apps.open()
+    await send_event(Kind.PAID, Kind.PAID, {}, subject=Kind.PAID)
 
 
 async def test_an_attribute_error_of_the_function_itself_is_not_taken_for_misuse(apps: Apps) -> None:

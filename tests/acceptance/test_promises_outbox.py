@@ -11,7 +11,7 @@ import redis.asyncio
 from sqlalchemy import String, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from edda import RetryExhaustedError, WorkflowContext, activity, send_event_transactional, workflow
+from edda import RetryExhaustedError, WorkflowContext, activity, send_event, send_event_transactional, workflow
 from tests.acceptance.conftest import Apps
 from tests.acceptance.processes import Program
 from tests.acceptance.support import (
@@ -289,6 +289,28 @@ async def test_R095_an_event_stored_while_nobody_relayed_is_delivered_later(apps
         await eventually(lambda: server.requests)
         await app.shutdown()
     assert json.loads(server.requests[0].body)["id"] == event_id
+
+
+@on_every_database
+async def test_R095_the_subject_and_the_addressee_of_an_event_go_with_it_through_a_broker(apps: Apps) -> None:
+    @activity
+    async def tell(ctx: WorkflowContext) -> None:
+        await send_event("told", "test", {"in": "an activity"}, subject="ORD-1", to="over-there")
+
+    @workflow
+    async def telling_others(ctx: WorkflowContext) -> None:
+        await tell(ctx)
+        await send_event("told", "test", b"\xff", datacontenttype="text/plain", subject="ORD-2")
+
+    async with web() as server:
+        app = await apps.open(outbox_enabled=True, broker_url=server.url)
+        await (await app.start(telling_others)).result(timeout=SOON)
+        await eventually(lambda: len(server.requests) == 2)
+        await app.shutdown()
+    structured = json.loads(server.requests[0].body)
+    assert (structured["subject"], structured["eddainstanceid"]) == ("ORD-1", "over-there")
+    binary = server.requests[1]
+    assert (binary.header("ce-subject"), binary.header("ce-eddainstanceid")) == ("ORD-2", None)
 
 
 @pytest.mark.parametrize("kind", ["nats", "redis"])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edda.cloudevents import Batch, CloudEventError, parse
+from edda.cloudevents import Batch, CloudEventError, check_own, parse, to_binary, to_structured
+from edda.core.event import CloudEvent
 from tests.cloudevents.oracle import check, check_event
 from tests.cloudevents.rows import JSON_BATCH, JSON_EVENT, ROWS
 from tests.cloudevents.strategies import TREES, Written, events, in_binary, in_json, written
@@ -29,6 +31,20 @@ def test_an_event_is_the_same_in_every_mode_however_it_is_written(one: Written, 
 @given(events())
 def test_what_is_sent_is_what_is_read(one: Written) -> None:
     check_event(one.event)
+
+
+@given(events())
+def test_what_is_ours_and_checked_can_be_sent_in_the_mode_that_its_data_needs(one: Written) -> None:
+    send = to_structured if one.event.blob is None else to_binary
+    assert _refusal(check_own, one.event) == _refusal(send, one.event)
+
+
+def _refusal(function: Callable[[CloudEvent], object], event: CloudEvent) -> str | None:
+    try:
+        function(event)
+    except CloudEventError as error:
+        return error.code
+    return None
 
 
 @given(TREES, CHANCES)

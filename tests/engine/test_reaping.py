@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 from edda.core.history import WorkerId
 from edda.engine.environment import Environment
-from edda.engine.worker import Worker
+from edda.engine.reaper import Reaper
 from edda.storage.port import Reaped
 
 GONE = tuple(WorkerId(f"w{number:02}") for number in range(20))
@@ -27,10 +25,10 @@ async def order_of(seed: int) -> list[str]:
             reaped.append(dead)
             return Reaped(freed=(), quarantined=())
 
-    worker: Any = SimpleNamespace(
-        id="me", environment=Environment(random=Random(seed)), _store=Store(), _hint=asyncio.Event()
-    )
-    await Worker._reap_absentees(worker)
+    store: Any = Store()
+    environment = Environment(random=Random(seed))
+    reaper = Reaper(store, WorkerId("me"), environment, may_reap=lambda: True, on_reaped=lambda _: None)
+    await reaper.reap_absentees()
     return reaped
 
 

@@ -1,39 +1,20 @@
-"""`docs/openapi.json` says what is answered: schemathesis makes requests of it, right and wrong ones, and compares.
+"""`docs/reference/openapi.json` says what is answered: schemathesis makes requests, right and wrong ones, and compares.
 
-What a batch accepts is not compared: one wrong event in it does not make the request a wrong one.
+The first test asks a door that only remembers; the others a real app (see `fuzz_openapi`).
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-    unsupported_method,
-)
 
 from edda.http import HttpApp
+from tests.http.fuzz_checks import CHECKS, CONTENT, DOCUMENT
+from tests.http.fuzz_openapi import fuzz
 from tests.http.support import FakeDoor
-
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "openapi.json").read_bytes()
-
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    unsupported_method,
-]
 
 
 def target() -> Any:
@@ -45,7 +26,7 @@ def target() -> Any:
         if scope["type"] == "http" and scope["path"] == "/openapi.json":
             headers = [(b"content-type", b"application/json")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": DOCUMENT})
+            await send({"type": "http.response.body", "body": CONTENT})
         else:
             await http(scope, receive, send)
 
@@ -61,12 +42,23 @@ def test_what_is_answered_is_what_the_document_says(case: schemathesis.Case) -> 
     case.call_and_validate(checks=CHECKS)
 
 
+@pytest.mark.process
+@pytest.mark.timeout(180)
+def test_a_real_app_answers_what_the_document_says_and_stays_well() -> None:
+    report = fuzz(cases=200, seed=1)
+    assert not report.violations, report
+    assert report.cases >= 200
+    assert {each for each in report.statuses if each.endswith("202")} == {
+        f"POST {path} 202" for path in ("/events", "/cancel/{instance_id}", "/callback/{token}")
+    }
+
+
 @pytest.mark.slow
-@schema.parametrize()
-@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
-def test_what_is_answered_is_what_the_document_says_many_times(case: schemathesis.Case) -> None:
-    case.call_and_validate(checks=CHECKS)
+@pytest.mark.timeout(3600)
+def test_a_real_app_answers_what_the_document_says_twenty_thousand_times() -> None:
+    report = fuzz(cases=20_000, seed=2)
+    assert not report.violations, report
 
 
 def test_the_document_names_every_route() -> None:
-    assert set(json.loads(DOCUMENT)["paths"]) == {"/events", "/cancel/{instance_id}", "/healthz", "/readyz"}
+    assert set(DOCUMENT["paths"]) == {"/events", "/cancel/{instance_id}", "/callback/{token}", "/healthz", "/readyz"}

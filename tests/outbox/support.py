@@ -80,6 +80,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = Clock()
         self.store = MemoryStore(self.clock)
+        self.name = "r"
 
     def post(self, name: str, *seqs: int, **more: Any) -> None:
         self.store.outbox.extend(message(name, seq, **more) for seq in seqs)
@@ -88,7 +89,7 @@ class Bench:
         return Relayer(
             store or self.store,
             sink,
-            name="r",
+            name=lambda: self.name,
             settings=RelaySettings(poll_seconds=0.005, **settings),
             steady_us=self.clock,
             random=Random(1),

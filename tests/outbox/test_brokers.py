@@ -40,6 +40,7 @@ class Received:
     attributes: dict[str, str]
     body: bytes
     key: str | None = None
+    traceparent: str | None = None
 
 
 @dataclass
@@ -73,7 +74,15 @@ async def nats_place() -> AsyncGenerator[Place]:
                 got = await subscription.next_msg(timeout=10 if len(found) < count else 0.2)
                 headers = dict(got.headers or {})
                 attributes = {key[3:]: value for key, value in headers.items() if key.startswith("ce-")}
-                found.append(Received(headers["Nats-Msg-Id"], headers["content-type"], attributes, got.data))
+                found.append(
+                    Received(
+                        headers["Nats-Msg-Id"],
+                        headers["content-type"],
+                        attributes,
+                        got.data,
+                        traceparent=headers.get("traceparent"),
+                    )
+                )
         await subscription.unsubscribe()
         return found
 
@@ -126,8 +135,12 @@ async def amqp_place() -> AsyncGenerator[Place]:
         while (got := await queue.get(fail=False)) is not None:
             await got.ack()
             assert got.delivery_mode == aio_pika.DeliveryMode.PERSISTENT
-            attributes = {key.removeprefix("cloudEvents:"): str(value) for key, value in got.headers.items()}
-            found.append(Received(got.message_id or "", got.content_type or "", attributes, got.body))
+            headers = {key: str(value) for key, value in got.headers.items()}
+            traceparent = headers.pop("traceparent", None)
+            attributes = {key.removeprefix("cloudEvents:"): value for key, value in headers.items()}
+            found.append(
+                Received(got.message_id or "", got.content_type or "", attributes, got.body, traceparent=traceparent)
+            )
         return found
 
     bare = url.rstrip("/")
@@ -160,10 +173,12 @@ async def kafka_place() -> AsyncGenerator[Place]:
             assert got.error() is None, got.error()
             headers = {key: value.decode() for key, value in got.headers() or ()}
             kind = headers.pop("content-type")
+            traceparent = headers.pop("traceparent", None)
             attributes = {key.removeprefix("ce_"): value for key, value in headers.items()}
             if kind == "application/cloudevents+json":
                 assert attributes.keys() == {"id"}
-            found.append(Received(headers["ce_id"], kind, attributes, got.value() or b"", (got.key() or b"").decode()))
+            key = (got.key() or b"").decode()
+            found.append(Received(headers["ce_id"], kind, attributes, got.value() or b"", key, traceparent))
         consumer.close()
         return found
 
@@ -218,6 +233,14 @@ async def test_json_arrives_in_structured_mode_and_bytes_as_they_are(sink: Sink,
         "1.0",
     )
     assert two.attributes["source"] == "/orders"
+
+
+async def test_headers_of_one_delivery_arrive_where_the_broker_has_headers(sink: Sink, place: Place) -> None:
+    span = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    traced = [one._replace(headers={"traceparent": span}) for one in (event(1), scan(2))]
+    assert await publish(sink, *traced) == [Delivered()] * 2
+    has_headers = not place.url.startswith("redis")
+    assert [received.traceparent for received in await place.read(2)] == [span if has_headers else None] * 2
 
 
 async def test_what_is_delivered_one_after_the_other_arrives_in_that_order(sink: Sink, place: Place) -> None:

@@ -148,6 +148,26 @@ async def test_a_sink_that_answers_too_little_has_not_delivered_the_rest(bench: 
     assert sorted(map(bench.status, "abc")) == ["delivered", "pending", "pending"]
 
 
+_no_text: Any = None
+
+
+@pytest.mark.parametrize("answer", [None, 5, [Retry(reason=_no_text)]])
+async def test_a_sink_that_answers_nonsense_is_asked_again_and_nothing_is_held_for_ever(
+    bench: Bench, answer: Any
+) -> None:
+    class Forgetful(FakeSink):
+        async def publish(self, events: Sequence[Outgoing]) -> Any:
+            answers = await super().publish(events)
+            return answer if len(self.seen) == 1 else answers
+
+    bench.post("a", 1)
+    sink = Forgetful()
+    async with bench.relaying(sink):
+        await bench.settled(lambda: len(sink.seen) == 1 and not bench.leased)
+        bench.clock.go_on(10)
+        await bench.settled(lambda: bench.status("a") == "delivered")
+
+
 async def test_an_answer_that_is_none_is_no_delivery(bench: Bench) -> None:
     bench.post("a", 1)
     sink = FakeSink(lambda _: True)
@@ -255,6 +275,47 @@ async def test_when_a_relayer_dies_another_delivers_after_the_lease(bench: Bench
         assert sink.seen == []
         bench.clock.go_on(61)
         assert await sink.has_seen(2) == ["a/1/0", "a/2/0"]
+
+
+async def test_what_was_leased_for_a_worker_that_is_dead_since_is_not_published_but_given_back(bench: Bench) -> None:
+    for name in "ab":
+        bench.post(name, 1)
+    gate = asyncio.Event()
+
+    async def answer(_: Outgoing) -> Any:
+        await gate.wait()
+        return Delivered()
+
+    first, second = FakeSink(answer, calls_max=1), FakeSink()
+    async with bench.relaying(first):
+        await first.has_seen(1)
+        assert len(bench.leased) == 2
+        bench.store.end_leases("r")
+        bench.name = "successor"
+        async with bench.relaying(second):
+            await second.has_seen(2)  # what was under way is sent twice, and what was not is sent by one of them
+            gate.set()
+            await bench.settled(lambda: first.under_way == 0 and bench.status("b") == "delivered")
+    assert len(first.seen) == 1
+    assert [bench.status(name) for name in "ab"] == ["delivered", "delivered"]
+
+
+async def test_no_more_is_held_in_memory_than_the_bound_and_one_message(bench: Bench) -> None:
+    for name in "abcde":
+        bench.post(name, 1, data=None, blob=b"x" * 600)
+    most = 0
+
+    async def answer(_: Outgoing) -> Any:
+        nonlocal most
+        most = max(most, len(bench.leased))
+        await asyncio.sleep(0)
+        return Delivered()
+
+    sink = FakeSink(answer)
+    async with bench.relaying(sink, held_bytes_max=1000):
+        await sink.has_seen(5)
+        await bench.settled(lambda: all(bench.status(name) == "delivered" for name in "abcde"))
+    assert (sorted(sink.seen), most) == ([f"{name}/1/0" for name in "abcde"], 2)
 
 
 async def test_what_was_leased_long_ago_is_not_published_but_given_back(bench: Bench) -> None:

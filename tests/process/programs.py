@@ -136,7 +136,7 @@ async def undo(ctx: WorkflowContext, number: int, pause_ms: int) -> None:
 
 @activity(retry_policy=QUICK)
 @on_failure(undo)
-async def reserve(ctx: WorkflowContext, number: int, pause_ms: int) -> int:
+async def hold(ctx: WorkflowContext, number: int, pause_ms: int) -> int:
     """Undoable, and written through the session."""
     _begin(ctx)
     await _write(ctx, "do")
@@ -155,7 +155,7 @@ async def call_out(ctx: WorkflowContext, number: int, pause_ms: int) -> int:
     return number + 6
 
 
-SESSION_ACTIVITIES: Final = frozenset({"book", "flaky_step", "patient_step", "reserve"})
+SESSION_ACTIVITIES: Final = frozenset({"book", "flaky_step", "patient_step", "hold"})
 """Names of the activities that leave exactly one row when they complete. Compensations leave one each, too."""
 
 # -- workflows ---------------------------------------------------------------------------------------------------------
@@ -176,15 +176,14 @@ async def sequence(ctx: WorkflowContext, number: int, seed: int) -> list[int]:
 def saga_steps(number: int, seed: int) -> tuple[list[tuple[str, int]], bool]:
     random = random_of(number, seed)
     steps = [
-        (random.choice(("reserve", "call_out", "plain")), random.choice((1, 10, 40)))
-        for _ in range(random.randint(3, 6))
+        (random.choice(("hold", "call_out", "plain")), random.choice((1, 10, 40))) for _ in range(random.randint(3, 6))
     ]
     return steps, random.random() < 0.6
 
 
 @workflow
 async def saga(ctx: WorkflowContext, number: int, seed: int) -> list[int]:
-    calls = {"reserve": reserve, "call_out": call_out, "plain": plain}
+    calls = {"hold": hold, "call_out": call_out, "plain": plain}
     steps, fails = saga_steps(number, seed)
     results = [await calls[name](ctx, number + place, pause_ms) for place, (name, pause_ms) in enumerate(steps)]
     if fails:
@@ -247,7 +246,7 @@ def workflow_of(number: int) -> Any:
 
 # -- what has to come out ----------------------------------------------------------------------------------------------
 
-_ADDS: Final = {"plain": 1, "threaded": 2, "book": 3, "reserve": 5, "call_out": 6}
+_ADDS: Final = {"plain": 1, "threaded": 2, "book": 3, "hold": 5, "call_out": 6}
 
 
 def expected(name: str, number: int, seed: int) -> Any:

@@ -21,18 +21,18 @@ def good() -> Dump:
     """A saga that failed and was undone, in two claims."""
     events = [
         _event(1, "WorkflowStarted"),
-        _event(2, "ActivityCompleted", "reserve:1", "reserve", UNDO),
-        _event(3, "ActivityCompleted", "reserve:2", "reserve", UNDO, claim=2),
+        _event(2, "ActivityCompleted", "hold:1", "hold", UNDO),
+        _event(3, "ActivityCompleted", "hold:2", "hold", UNDO, claim=2),
         _event(4, "CompensationStarted", claim=2),
-        _event(5, "CompensationExecuted", "undo/reserve:2", "undo", claim=2),
-        _event(6, "CompensationExecuted", "undo/reserve:1", "undo", claim=2),
+        _event(5, "CompensationExecuted", "undo/hold:2", "undo", claim=2),
+        _event(6, "CompensationExecuted", "undo/hold:1", "undo", claim=2),
         _event(7, "WorkflowFailed", claim=2),
     ]
     instance = Instance(
         id="k-1", workflow="saga", status="failed", reason="", owner=None, claim=2, crashes=0,
         input='{"args": [1, 1], "kwargs": {}}', output=None, error=None, parent_id=None, cancelled=False,
     )  # fmt: skip
-    kinds = [("reserve:1", "do"), ("reserve:2", "do"), ("undo/reserve:2", "undo"), ("undo/reserve:1", "undo")]
+    kinds = [("hold:1", "do"), ("hold:2", "do"), ("undo/hold:2", "undo"), ("undo/hold:1", "undo")]
     effects = [Effect("k-1", call_id, kind, 1, "w") for call_id, kind in kinds]
     return Dump(instances={"k-1": instance}, histories={"k-1": events}, effects=effects)
 
@@ -72,16 +72,16 @@ def _swap_undos(dump: Dump) -> None:
         ("I1", lambda dump: dump.histories["k-1"].pop(1)),
         ("I2", _change_event(2, claim=3)),
         ("I2", _change_instance(claim=1)),
-        ("I4", _change_event(2, call_id="reserve:1")),
+        ("I4", _change_event(2, call_id="hold:1")),
         ("I5", _change_instance(status="completed")),
         ("I5", _change_instance(status="running")),
         ("I5", lambda dump: dump.histories["k-1"].pop()),
         ("I6", lambda dump: dump.histories["k-1"].append(_event(8, "TimerFired", claim=2))),
         ("I9", lambda dump: dump.effects.pop()),
         ("I9", lambda dump: dump.effects.append(dump.effects[0])),
-        ("I10", lambda dump: dump.effects.append(Effect("k-1", "reserve:3", "do", 1, "w"))),
+        ("I10", lambda dump: dump.effects.append(Effect("k-1", "hold:3", "do", 1, "w"))),
         ("I33", _swap_undos),
-        ("I33", _change_event(4, call_id="undo/reserve:1")),
+        ("I33", _change_event(4, call_id="undo/hold:1")),
         ("I34", _change_event(4, kind="ActivityCompleted", call_id="plain_step:1", name="plain_step")),
         ("I36", _change_event(5, kind="CompensationAttemptFailed")),
     ],
@@ -115,7 +115,7 @@ def test_what_is_left_behind_lost_or_wrong_is_found() -> None:
 
 
 def test_a_late_entry_is_found_unless_the_claim_had_gone_elsewhere() -> None:
-    begin = {"e": "begin", "t": 9.0, "at": 9.0, "i": "k-1", "c": "reserve:2", "n": 2, "w": "old"}
+    begin = {"e": "begin", "t": 9.0, "at": 9.0, "i": "k-1", "c": "hold:2", "n": 2, "w": "old"}
     claim = {"e": "claim", "t": 1.5, "worker": "new", "ids": [["k-1", 2]]}
     assert list(checker.no_late_entry(good(), [claim, begin])) == []
     found = list(checker.no_late_entry(good(), [claim, begin | {"w": "new"}]))

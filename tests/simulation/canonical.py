@@ -14,7 +14,10 @@ from typing import Any, Final, Protocol, cast
 from unittest.mock import ANY
 
 import edda
+from edda.core.event import CloudEvent
+from edda.core.history import InstanceId
 from edda.core.lifecycle import Status
+from edda.core.subscription import Subscription, started_by
 from edda.retry import RetryPolicy
 from edda.workflow import Workflow, current_app
 
@@ -355,6 +358,32 @@ async def canon_hears_both(ctx: edda.WorkflowContext) -> list[Any]:
     return [sorted(await asyncio.gather(news(), news())), await canon_add(ctx, 1, 1)]
 
 
+@edda.workflow(event_handler=True)
+async def canon_asked(ctx: edda.WorkflowContext, to: str, n: int) -> None:
+    """Started by an event; it answers whoever sent that."""
+    await edda.send_event("canon.answer", "canon", {"to": to, "n": await canon_add(ctx, n, 1)}, to=to)
+
+
+@edda.workflow
+async def canon_asks(ctx: edda.WorkflowContext) -> str:
+    """What an event of its own starts answers it, once."""
+    await edda.send_event("canon_asked", "canon", {"to": str(ctx.instance_id), "n": 1})
+    answer = await edda.wait_event(ctx, "canon.answer")
+    try:
+        await edda.wait_event(ctx, "canon.answer", 0.3)
+    except edda.EventTimeoutError:
+        return f"answered {answer.data['n']}"
+    return "answered twice"
+
+
+ASKED: Final = Subscription(type=canon_asked.name, workflow=canon_asked.name, takes="to,n,")
+
+
+def answering(event: CloudEvent) -> InstanceId | None:
+    """The instance that an event of a canonical workflow starts."""
+    return started_by(event, ASKED).id if event.type == ASKED.type else None
+
+
 # -- what must become of them ------------------------------------------------------------------------------------------
 
 
@@ -374,6 +403,8 @@ class Canonical:
     messages: int = 0
     """Rows in the outbox."""
     children: int = 0
+    handled: int = 0
+    """Instances that its events start."""
     posts: int = 0
     """Events that it sends to our own inbox."""
     cancel_after: str = ""
@@ -454,6 +485,7 @@ CANONICAL: Final = (
     Canonical(workflow=canon_note_to_self, status=Status.COMPLETED, result=[1, 2, 2], posts=2),
     Canonical(workflow=canon_talk, status=Status.COMPLETED, result=[1, 2, 2, 1, 2], posts=2),
     Canonical(workflow=canon_deadline, status=Status.COMPLETED, result="nothing came, then 7", posts=1),
+    Canonical(workflow=canon_asks, status=Status.COMPLETED, result="answered 2", posts=2, handled=1),
 )
 
 HEARING: Final = (

@@ -24,6 +24,7 @@ from edda.engine.codec import SignatureCodec, Stored
 from edda.engine.replies import reply_to
 from edda.storage.port import InstanceRow
 from edda.workflow import workflows
+from tests.simulation import handling
 from tests.simulation.mail_checks import MailChecks
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ class Records:
         self.changed()
         store = self._world.store
         effects = Counter(row[1:3] for row in store.effects)
-        messages = Counter((message.instance_id, message.seq) for message in store.outbox)
+        messages = Counter((message.instance_id, message.seq) for message in self._world.messages())
         for instance_id, row in store.rows.items():
             history = store.history[instance_id]
             if history != self._histories[instance_id]:
@@ -272,6 +273,10 @@ class Records:
             self._check_replay(row, history)
         if self.sinks:
             self.mail.check_end()
+            if self._world.scenario.orders:
+                handling.check_end(self._world)
+            if self._world.outside is not None:
+                self._world.outside.checks.check_end()
         known = {event for event in effects if (event[0], event[1]) not in self._recorded_at}
         for instance_id, call_id in known:
             self.violate("I10", f"{instance_id} {call_id} left a row, and no record")

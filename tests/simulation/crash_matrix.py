@@ -118,6 +118,7 @@ class CanonicalWorld(World):
                 always_evict=seed % 2 / 1.0,
                 presence=1.0,
                 restart_us=(5_000, 6_000),
+                handling=canonical.handled > 0,
             ),
             trace=trace,
         )

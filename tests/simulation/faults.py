@@ -41,6 +41,17 @@ _WRITES: Final = (
 )
 _READS: Final = (Fault.CRASH_AFTER, Fault.AWAY, Fault.PAUSE_BEFORE, Fault.SLOW)
 
+RELAY_FAULTS: Final[Mapping[str, Sequence[Fault]]] = {
+    # An answer of a claim is lost for good where nobody can look it up, either.
+    "relay claim": (*CRASHES, Fault.LOST, Fault.NOT_DONE, Fault.AWAY, Fault.REFUSED, *PAUSES, Fault.SLOW),
+    "relay settle": _WRITES,
+    "relay requeue": (*CRASHES, Fault.LOST, Fault.NOT_DONE, Fault.AWAY, *PAUSES, Fault.SLOW),
+    "relay purge": (*CRASHES, Fault.LOST, Fault.NOT_DONE, Fault.AWAY, *PAUSES, Fault.SLOW),
+    # Not to the database: a call of the sink.
+    "publish": _WRITES,
+}
+"""In worlds with relayers."""
+
 FAULTS: Final[Mapping[str, Sequence[Fault]]] = {
     # The commits of a batch, named after the most that one of them does.
     "write start": _WRITES,
@@ -72,6 +83,7 @@ FAULTS: Final[Mapping[str, Sequence[Fault]]] = {
     "children": _READS,
     "notices": _READS,
     "absentees": _READS,
+    **RELAY_FAULTS,
 }
 """Which fault may hit which operation."""
 
@@ -85,6 +97,9 @@ class Plan:
     def __init__(self, faults: Sequence[tuple[str, int, Fault]]) -> None:
         self._waiting: dict[str, list[list[int]]] = {}
         self._faults: list[Fault] = []
+        self.add(faults)
+
+    def add(self, faults: Sequence[tuple[str, int, Fault]]) -> None:
         for operation, nth, fault in faults:
             self._waiting.setdefault(operation, []).append([nth, len(self._faults)])
             self._faults.append(fault)
@@ -113,7 +128,7 @@ class Plan:
         )
 
 
-_OPERATIONS: Final = tuple(FAULTS)
+_OPERATIONS: Final = tuple(operation for operation in FAULTS if operation not in RELAY_FAULTS)
 _COMMON: Final = (
     *("write step", "write step", "write park", "write end", "session commit", "claim", "write undo"),
     *("write child", "retire", "cancel", "retry"),
@@ -139,6 +154,18 @@ def plan_of(random: Random) -> Plan:
         elif operation == "retry":  # which only happens when something was set aside
             faults.append((random.choice(("write step", "write end")), random.randrange(2), Fault.REFUSED))
     return Plan(faults)
+
+
+def relay_faults_of(random: Random) -> list[tuple[str, int, Fault]]:
+    """Up to three faults of relayers; how many calls go well before is geometric, too."""
+    faults: list[tuple[str, int, Fault]] = []
+    for _ in range(random.choice((0, 1, 1, 2, 3))):
+        operation = random.choice(tuple(RELAY_FAULTS))
+        nth = 0
+        while random.random() < (0.2 if operation == "relay requeue" else 0.5):
+            nth += 1
+        faults.append((operation, nth, random.choice(RELAY_FAULTS[operation])))
+    return faults
 
 
 _GO_ON: Final = {

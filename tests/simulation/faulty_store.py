@@ -20,6 +20,7 @@ from edda.core.subscription import Subscription
 from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.inbox import InboxEvent, Look, Routed
 from edda.storage.memory import MemoryStore
+from edda.storage.outbox import OUTBOX_BYTES_MAX, OUTBOX_LIMIT_MAX, OutboxClaims, Settlement
 from edda.storage.port import Claims, Fenced, InstanceRow, Notice, Reaped, Renewal, UnknownOutcome
 from tests.simulation.faults import Fault
 
@@ -42,6 +43,7 @@ _ERRORS: Final = (Fenced, StorageError, UnknownOutcome, SerializationFailure)
 _WAIT_FOR_THE_GATE: Final = frozenset(
     {"write start", "write step", "write child", "write park", "write undo", "write end", "claim", "settle", "reap"}
     | {"accept", "route", "learn"}
+    | {"relay claim", "relay settle", "relay requeue", "relay purge"}
 )
 """What cannot be done while another transaction is open, where the database has one writer."""
 
@@ -228,6 +230,9 @@ class FaultyStore:
     def lease_line(self) -> FaultyLeaseLine:
         return FaultyLeaseLine(self)
 
+    async def announce(self, worker: WorkerId, workflows: Sequence[str]) -> None:
+        """For people only, of whom there are none here."""
+
     def absentees(self, worker: WorkerId) -> asyncio.Future[tuple[WorkerId, ...]]:
         return self.call("absentees", lambda: run_now(self.model.absentees(worker)))
 
@@ -269,6 +274,39 @@ class FaultyStore:
 
     def expire(self, *, before_us: int, limit: int) -> asyncio.Future[int]:
         return self.call("expire", lambda: run_now(self.model.expire(before_us=before_us, limit=limit)))
+
+    def claim_outbox(
+        self, relayer: str, *, limit: int, lease_us: int, bytes_max: int = OUTBOX_BYTES_MAX
+    ) -> asyncio.Future[OutboxClaims]:
+        def do() -> Any:
+            verb = self.model.claim_outbox(relayer, limit=limit, lease_us=lease_us, bytes_max=bytes_max)
+            claims: OutboxClaims = self.world.relay_verb(self.node, f"{relayer[-8:]} leases", verb)
+            self.world.relay_checks.claimed(claims)
+            return claims
+
+        return self.call("relay claim", do)
+
+    def settle_outbox(self, settlements: Sequence[Settlement]) -> asyncio.Future[tuple[bool, ...]]:
+        def do() -> Any:
+            verb = self.model.settle_outbox(settlements)
+            name = ", ".join(f"{leased.message.id[-8:]} {outcome}" for leased, outcome in settlements)
+            held: tuple[bool, ...] = self.world.relay_verb(self.node, f"settles {name}", verb)
+            self.world.relay_checks.settled_by(settlements, held)
+            return held
+
+        return self.call("relay settle", do)
+
+    def requeue(self, event_id: str) -> asyncio.Future[bool]:
+        return self.call(
+            "relay requeue",
+            lambda: self.world.relay_verb(self.node, f"requeue {event_id[-8:]}", self.model.requeue(event_id)),
+        )
+
+    def purge_outbox(self, *, age_us: int, limit: int = OUTBOX_LIMIT_MAX) -> asyncio.Future[int]:
+        return self.call(
+            "relay purge",
+            lambda: self.world.relay_verb(self.node, "purge", self.model.purge_outbox(age_us=age_us, limit=limit)),
+        )
 
     def instance(self, instance_id: InstanceId) -> asyncio.Future[InstanceRow | None]:
         return self.call("", lambda: self.model.rows.get(instance_id))

@@ -222,6 +222,8 @@ LEAVES: Final = (
 )
 WAITING: Final = ("event", "paid", "note", "deadline")
 """Leaves whose events come from outside."""
+SENDING: Final = ("sender", "send", "session_flaky")
+"""Leaves that send events to the outside."""
 DEADLINES: Final = (0.0, 0.01, 0.05, 0.3, 1.2, 14.0)
 RARE_LEAVES: Final = ("child_run", "child_start", "hopeless", "terminal", "saga_lost", "long_timer", "detached")
 COMPOUNDS: Final = ("gather", "gather", "group", "group", "timeout", "wait_for", "sequence", "catch", "catch", "spawn")
@@ -275,6 +277,11 @@ def tree_of(seed: int, size: int) -> Node:
 
 def has(node: Node, *kinds: str) -> bool:
     return node[0] in kinds or any(has(child, *kinds) for child in node[3:])
+
+
+def messages(node: Node) -> int:
+    """How many of its leaves send events to the outside."""
+    return (node[0] in SENDING) + sum(map(messages, node[3:]))
 
 
 def has_children(node: Node) -> bool:

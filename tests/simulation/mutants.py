@@ -39,7 +39,9 @@ from tests.simulation.faults import Fault, Plan
 from tests.simulation.faulty_store import FaultyStore
 from tests.simulation.kitchen_sink import kitchen_sink, tree_of
 from tests.simulation.mail_mutants import MAIL_MUTANTS
+from tests.simulation.order_mutants import ORDER_MUTANTS
 from tests.simulation.planting import MUTANTS, mutant, swapped
+from tests.simulation.relay_mutants import RELAY_MUTANTS
 from tests.simulation.run import COLLECT_EVERY
 from tests.simulation.world import Scenario, Start, play, scenario_of
 
@@ -495,15 +497,61 @@ def _slow_start(seed: int) -> list[str]:
     return play(scenario).violations
 
 
+def _two_for_one(seed: int) -> list[str]:
+    """Two waits of one instance for the same events, which are there before it is, and found one at a time."""
+
+    def suits(leaf: Any) -> bool:
+        return leaf[0] == "gather" and all(child[0] == "event" for child in leaf[3:])
+
+    tree = next(number for number in range(seed * 5000, seed * 5000 + 5000) if suits(tree_of(number, 1)[3]))
+    starts = [Start(id=f"i{n}", workflow=kitchen_sink, arguments={"seed": tree, "size": 1}) for n in range(2)]
+    return play(Scenario(seed=seed, starts=starts, plan=Plan(()), early=1.0, workers=1, found_max=1)).violations
+
+
+def _slow_step(seed: int) -> list[str]:
+    """An event is there already, and the inbox says so while the result of something beside it is being written."""
+    waits, works = {"event", "paid", "note"}, {"plain", "flaky", "slow_answer", "patient"}
+
+    def suits(leaf: Any) -> bool:
+        kinds = {child[0] for child in leaf[3:]}
+        return leaf[0] in ("gather", "group") and bool(kinds & waits and kinds & works) and kinds <= waits | works
+
+    tree = next(number for number in range(seed * 3000, seed * 3000 + 90_000) if suits(tree_of(number, 2)[3]))
+    start = Start(id="i0", workflow=kitchen_sink, arguments={"seed": tree, "size": 2})
+    plan = Plan([("write step", seed % 3, Fault.SLOW)])
+    scenario = Scenario(seed=seed, starts=[start], plan=plan, early=1.0, workers=1, always_evict=0.0)
+    return play(scenario).violations
+
+
+def _slow_claim(seed: int) -> list[str]:
+    """A relayer hears what it has leased when the lease is over."""
+    scenario = scenario_of(seed, relayed=True)
+    assert scenario.relaying is not None
+    relaying = replace(scenario.relaying, lease_seconds=0.6)
+    plan = Plan([("relay claim", nth, Fault.SLOW) for nth in range(6)])
+    return play(replace(scenario, plan=plan, relaying=relaying, crashes=(), pauses=(), shutdowns=())).violations
+
+
 TARGETED: Final[dict[str, Callable[[int], list[str]]]] = {
     "ours: what the body does at once overtakes a recorded result": _order,
     "release without the claim number": _unanswered_park,
     "ours: a deadline that passes during a look is over with it": _two_deadlines,
     "ours: an instance whose creation was answered late counts from the answer": _slow_start,
     "events: a chunk counts as everybody": _broadcast,
+    "ours: nobody looks for what is behind the first few events found": _two_for_one,
+    "ours: an answer of the inbox during a write is not read before the park": _slow_step,
+    "outbox: sent though the lease is over": _slow_claim,
     "events: the cursor of a broadcast begins behind the next one": _broadcast,
 }
 """Scenarios of their own for mutants that need a rare conjunction; without the mutant they must show no violation."""
+
+
+def _relayed(seed: int) -> list[str]:
+    return play(scenario_of(seed, relayed=True)).violations
+
+
+def _ordered(seed: int) -> list[str]:
+    return play(scenario_of(seed, ordered=True)).violations
 
 
 def _swarm(seed: int) -> list[str]:
@@ -527,7 +575,8 @@ class Caught:
 def hunt(title: str, *, first_seed: int = 0, schedules_max: int = SCHEDULES_MAX) -> Caught:
     """Play schedules under a mutant until one shows a violation."""
     began = time.process_time()
-    scenario = TARGETED.get(title, _swarm)
+    swarm = _relayed if title in RELAY_MUTANTS else _ordered if title in ORDER_MUTANTS else _swarm
+    scenario = TARGETED.get(title, swarm)
     with MUTANTS[title]():
         for number in range(schedules_max):
             try:

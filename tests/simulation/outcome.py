@@ -73,8 +73,8 @@ def problems_of(canonical: Canonical, instance_id: str, dump: Dump) -> Iterator[
     ]
     if len(posts) != canonical.posts:
         yield f"{len(posts)} events in the inbox, not {canonical.posts}"
-    if len(dump.rows) != 1 + canonical.children:
-        yield f"{len(dump.rows) - 1} children, not {canonical.children}"
+    if len(dump.rows) != 1 + canonical.children + canonical.handled:
+        yield f"{len(dump.rows) - 1} children and handlers, not {canonical.children + canonical.handled}"
     if any(other.status not in ENDED | SET_ASIDE for other in dump.rows.values()):
         yield "a child goes on for ever"
 

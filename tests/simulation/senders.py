@@ -20,6 +20,7 @@ from edda.exceptions import EddaError
 from tests.simulation.kitchen_sink import NOTE, asked_by, tree_of, waiting
 
 if TYPE_CHECKING:
+    from tests.simulation.handling import Order
     from tests.simulation.world import Node, Start, World
 
 SOURCES: Final = ("/north", "/south")
@@ -60,6 +61,19 @@ class Senders:
         together = self._chance() < 0.3
         for letters in [early] if together else [[letter] for letter in early]:
             self._leave(letters, start.at_us + int(10 ** (2 + 4 * self._chance())))
+
+    def order(self, order: Order) -> None:
+        """An event that starts an instance; what does not concern that is in it, too."""
+        count = len(self.sent)
+        event = CloudEvent(
+            id=f"letter-{count // len(SOURCES)}",
+            source=SOURCES[count % len(SOURCES)],
+            type=order.type,
+            json=json.dumps({"seed": order.seed, "size": order.size, "of": "somebody"}),
+        )
+        self.sent[event.source, event.id] = event
+        letter = self.letters["order", event.source + event.id] = Letter(event)
+        self._leave([letter], order.at_us)
 
     def wanted(self, instance_id: str, call_id: str, criteria: Criteria, due_us: int | None) -> None:
         """The body asks for an event: one comes, if none does already."""

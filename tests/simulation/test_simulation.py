@@ -60,8 +60,14 @@ REGRESSIONS = (
     1038,
     303209,
     317619,
+    12023262,
+    13063933,
+    13070475,
 )
 """Seeds that once showed a bug, of the engine or of the simulation."""
+
+RELAYED_REGRESSIONS = (286, 382)
+"""Of those, where there are relayers."""
 
 
 def test_no_schedule_breaks_a_promise() -> None:
@@ -74,12 +80,18 @@ def test_no_schedule_breaks_a_promise() -> None:
 
 @pytest.mark.parametrize("seed", REGRESSIONS)
 def test_a_seed_that_once_failed_does_not_fail_again(seed: int) -> None:
-    assert play(scenario_of(seed)).violations == []
+    assert play(scenario_of(seed, relayed=False, ordered=False)).violations == []
 
 
-def test_the_same_seed_is_the_same_run() -> None:
+@pytest.mark.parametrize("seed", RELAYED_REGRESSIONS)
+def test_a_seed_that_once_failed_with_relayers_does_not_fail_again(seed: int) -> None:
+    assert play(scenario_of(seed, relayed=True, ordered=False)).violations == []
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+def test_the_same_seed_is_the_same_run(*, relayed: bool) -> None:
     for seed in (3, 4, 5):
-        first, second = (play(scenario_of(seed), trace=True).trace for _ in range(2))
+        first, second = (play(scenario_of(seed, relayed=relayed, ordered=relayed), trace=True).trace for _ in range(2))
         assert first == second
         assert first
 

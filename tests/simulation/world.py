@@ -11,13 +11,13 @@ import gc
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Final
 
 from edda.app import EddaApp
-from edda.core.commit import Batch, BatchOutcome, Commit, NewInstance, Verdict
+from edda.core.commit import Batch, BatchOutcome, Commit, NewInstance, OutboxMessage, Verdict
 from edda.core.history import InstanceId, Kind, WorkerId
 from edda.core.lifecycle import ENDED, REPAIRABLE, SET_ASIDE, Status
 from edda.core.routing import Criteria
@@ -25,17 +25,23 @@ from edda.engine import event_waits
 from edda.engine.engine import Engine
 from edda.engine.environment import Environment
 from edda.exceptions import EddaError, NotCancellableError, StorageError
+from edda.outbox import backoff
 from edda.storage import memory_inbox
 from edda.storage.inbox import FOUND_MAX, WOKEN_MAX
 from edda.storage.memory import MemoryStore
+from edda.storage.outbox import DeadLetter
 from edda.storage.port import Claims, UnknownOutcome
 from edda.workflow import Workflow, constructed_apps
+from tests.simulation import handling
 from tests.simulation.checkers import Incarnation, Records
-from tests.simulation.faults import Fault, Plan, plan_of
+from tests.simulation.faults import Fault, Plan, plan_of, relay_faults_of
 from tests.simulation.faulty_store import FaultyStore, FaultyTransaction, run_now
+from tests.simulation.handling import HANDLERS, Order, orders_of
 from tests.simulation.kitchen_sink import Node as Tree
-from tests.simulation.kitchen_sink import has, has_children, kitchen_sink, tree_of, waiting
+from tests.simulation.kitchen_sink import has, has_children, kitchen_sink, messages, tree_of, waiting
 from tests.simulation.loop import Process, SimLoop
+from tests.simulation.outside import Outside, Relaying, relaying_of
+from tests.simulation.relay_checks import RelayChecks
 from tests.simulation.senders import Senders
 
 EPOCH_US: Final = 1_700_000_000_000_000
@@ -45,6 +51,11 @@ PAUSES_US: Final = (4_200_000, 5_500_000)
 QUIET_US: Final = 40_000_000
 """After the last fault everything must end within this; what waits longest are the back-offs and timers of the tree."""
 LONGEST_US: Final = 240_000_000
+BACK_OFF_SECONDS_MAX: Final = 6.0
+ORDERING: Final = 0.06
+"""The share of worlds with events that start instances."""
+RELAYING: Final = 0.12
+"""The share of worlds with relayers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +97,23 @@ class Scenario:
     found_max: int = FOUND_MAX
     one_writer: bool = False
     """As on SQLite: an open session keeps all writes waiting."""
+    relaying: Relaying | None = None
+    """Its processes have relayers."""
+    orders: Sequence[Order] = ()
+    """Events that start instances."""
+    handling: bool = False
+    """Events start instances even where nobody orders."""
+
+    @property
+    def handles(self) -> bool:
+        return self.handling or bool(self.orders)
 
 
-def scenario_of(seed: int) -> Scenario:
-    """A swarm: each seed draws which kinds of faults there are, and how many."""
+def scenario_of(seed: int, *, relayed: bool | None = None, ordered: bool | None = None) -> Scenario:
+    """A swarm: each seed draws which kinds of faults there are, and how many.
+
+    `relayed`, `ordered`: whether there are relayers, and events that start instances; drawn, too, if nobody says.
+    """
     random = Random(seed)
     plan = plan_of(random)
     starts: list[Start] = []
@@ -117,7 +141,7 @@ def scenario_of(seed: int) -> Scenario:
         return tuple(int(10 ** random.uniform(3.0, 6.5)) for _ in range(random.randint(1, most)))
 
     one_writer = random.random() < 0.12
-    return Scenario(
+    scenario = Scenario(
         seed=seed,
         starts=starts,
         plan=plan,
@@ -134,6 +158,34 @@ def scenario_of(seed: int) -> Scenario:
         crashes=times(0.25, 3),
         pauses=times(0.15, 2),
     )
+    more = Random(f"relaying {seed}")
+    by_chance = more.random() < RELAYING
+    if by_chance if relayed is None else relayed:
+        _add_relayers(scenario, more)
+    more = Random(f"orders {seed}")
+    by_chance = more.random() < ORDERING
+    if by_chance if ordered is None else ordered:
+        scenario.orders = orders_of(more)
+    return scenario
+
+
+def _add_relayers(scenario: Scenario, random: Random) -> None:
+    """The same world, with relayers, and with more to relay; its chance is of its own, so that others stay the same."""
+    scenario.plan.add(relay_faults_of(random))
+    plan = scenario.plan
+    scenario.relaying = relaying_of(random, purges="relay purge" in plan, refuses="relay requeue" in plan)
+    scenario.starts = [
+        replace(start, arguments=_sending(start.arguments, plan if number == 0 else None))
+        for number, start in enumerate(scenario.starts)
+    ]
+
+
+def _sending(arguments: dict[str, Any], plan: Plan | None) -> dict[str, Any]:
+    """Of a tree that sends two events or more, if it is no leaf."""
+    tree, size = arguments["seed"], max(arguments["size"], 3)
+    while messages(tree_of(tree, size)) < 2 or (plan is not None and not _suits(tree_of(tree, size), plan)):
+        tree += 1
+    return {"seed": tree, "size": size}
 
 
 def _suits(tree: Tree, plan: Plan) -> bool:
@@ -156,6 +208,7 @@ class Node:
         """Ids under which it has registered."""
         self.ready = False
         self.leaving = False
+        self.has_stood_still = False
         self.engine: Engine | None = None
         random = Random(world.loop.random.getrandbits(48))
         skew_us = random.choice((0, -3_600_000_000, 3_600_000_000, 30_000_000))
@@ -182,6 +235,7 @@ class SimApp(EddaApp):
             max_residents=node.world.loop.random.choice((1, 100)),
         )
         constructed_apps.discard(self)
+        self._handlers.update(HANDLERS)
         self.node = node
         self.world = node.world
         self.bench = node.world.bench
@@ -195,9 +249,17 @@ class SimApp(EddaApp):
             observer=None,
             workflows=self._registered,
             environment=self.node.environment,
+            on_outbox=self._hint_relayer,
+            subscriptions=self._subscriptions if self.world.scenario.handles else frozenset,
         )
         self._engine = self.node.engine = engine
         await engine.begin()
+        if self.world.outside is not None:
+            self._relayer, *self._relayers = self.world.outside.relayers_of(self.node)
+
+    def _hint_relayer(self) -> None:
+        if self.world.scenario.relaying is not None and self.world.scenario.relaying.hints:
+            super()._hint_relayer()
 
     def __del__(self) -> None:
         pass
@@ -226,6 +288,7 @@ class World:
         """Crashes, pauses, lost presences: each may cost an attempt."""
         self.trace: list[str] | None = [] if trace else None
         self.senders = Senders(self)
+        self.outside = Outside(self, scenario.relaying) if scenario.relaying is not None else None
         self._last_fault_us = 0
         self._acknowledged: set[str] = set()
         self._starting: dict[str, Node] = {}
@@ -238,9 +301,9 @@ class World:
         """Play it; returns the violations."""
         loop, scenario = self.loop, self.scenario
         guard = _Logs(self)
-        limits = (memory_inbox.WOKEN_MAX, memory_inbox.FOUND_MAX)
+        limits = (memory_inbox.WOKEN_MAX, memory_inbox.FOUND_MAX, backoff.LONGEST_SECONDS)
         try:
-            self._limit(scenario.woken_max, scenario.found_max)
+            self._limit(scenario.woken_max, scenario.found_max, BACK_OFF_SECONDS_MAX)
             for _ in range(scenario.workers):
                 self._boot()
             for start in scenario.starts:
@@ -248,6 +311,8 @@ class World:
                 if start.cancel_at_us is not None:
                     loop.after(loop.world, start.cancel_at_us, self._cancel, start)
                 self.senders.ahead(start)
+            for order in scenario.orders:
+                self.senders.order(order)
             for at_us in scenario.crashes:
                 loop.after(loop.world, at_us, self._disturb, "crash", self.crash)
             for at_us in scenario.pauses:
@@ -274,8 +339,9 @@ class World:
             guard.remove()
         return self.records.violations
 
-    def _limit(self, woken_max: int, found_max: int) -> None:
-        """Small worlds have chunks, too, if chunks are small."""
+    def _limit(self, woken_max: int, found_max: int, back_off_seconds_max: float) -> None:
+        """Small worlds have chunks, too, if chunks are small; and short ones see it when something is tried again."""
+        setattr(backoff, "LONGEST_SECONDS", back_off_seconds_max)  # noqa: B010
         setattr(memory_inbox, "WOKEN_MAX", woken_max)  # noqa: B010
         for module in (memory_inbox, event_waits):
             setattr(module, "FOUND_MAX", found_max)  # noqa: B010
@@ -334,6 +400,7 @@ class World:
         self.disturbances += 1
         self._last_fault_us = self.loop.now_us + self.pause_us
         self.note(node, "PAUSES")
+        node.has_stood_still = True
         self.loop.pause(node.process, self.pause_us)
 
     def _shut_down(self, node: Node) -> None:
@@ -436,6 +503,8 @@ class World:
                     loop.spawn(node.process, self._repair_at(node, row.id))
         self.senders.look_after()
         self.mail.look_after(loop.now_us - self._last_fault_us)
+        if self.outside is not None:
+            self.outside.look_after()
         if self._finished():
             loop.stop()
             return
@@ -452,6 +521,10 @@ class World:
     def _finished(self) -> bool:
         if any(start.id not in self._acknowledged for start in self.scenario.starts):
             return False
+        if self.outside is not None and not self.outside.finished():
+            return False
+        if self.scenario.orders and not handling.all_started(self):
+            return False
         return all(
             row.status in ENDED | SET_ASIDE and self._repairs[row.id] >= self._repairs_allowed(row.status)
             for row in self.store.rows.values()
@@ -465,7 +538,9 @@ class World:
                 for row in self.store.rows.values()
                 if row.status not in ENDED
             )
-            or "a start was never acknowledged"
+            or (self.outside is not None and self.outside.unfinished())
+            or (handling.all_started(self) and "a start was never acknowledged")
+            or "an event has not started what it should"
         )
 
     # -- what happens at the database --------------------------------------------------------------------------------
@@ -524,6 +599,30 @@ class World:
         self.mail.mail_changed()
         return answer
 
+    @property
+    def relay_checks(self) -> RelayChecks:
+        assert self.outside is not None
+        return self.outside.checks
+
+    def relay_verb(self, node: Node, name: str, verb: Any) -> Any:
+        self.relay_checks.note_committed()
+        answer = run_now(verb)
+        if self.trace is not None:
+            self.note(node, f"{name} -> {_short(answer)}")
+        self.relay_checks.changed()
+        return answer
+
+    def dead_letters(self, *, limit: int = 100) -> tuple[DeadLetter, ...]:
+        letters: tuple[DeadLetter, ...] = run_now(self.store.dead_letters(limit=limit))
+        return letters
+
+    def messages(self) -> Iterable[OutboxMessage]:
+        """All that ever were in the outbox."""
+        if self.outside is None:
+            return self.store.outbox
+        self.outside.checks.note_committed()
+        return self.outside.checks.committed.values()
+
     def look(self, node: Node, verb: Any) -> Any:
         found = run_now(verb)
         if self.trace is not None:
@@ -539,6 +638,10 @@ class World:
     def hit(self, operation: str, fault: Fault) -> None:
         self.hits[operation, fault.value] += 1
         self.disturbances += 1
+        self._last_fault_us = max(self._last_fault_us, self.loop.now_us)
+
+    def put_off(self) -> None:
+        """The receiver did not take something: whoever waits for that has to wait on."""
         self._last_fault_us = max(self._last_fault_us, self.loop.now_us)
 
     def note(self, node: Node | None, text: str) -> None:

@@ -99,8 +99,8 @@ async def learn_anew(world: World) -> None:
 
 VERBS: dict[str, tuple[Callable[[World], Any], str, set[str]]] = {
     # What runs; a part of the statement that is meant; the indexes that it may go by ("PRIMARY": that of the key).
-    "accept": (
-        lambda w: w.store.accept([paid(EVENTS + 1)]),
+    "accept for nobody": (
+        lambda w: w.store.accept([paid(EVENTS - 5, target="nobody")]),
         "from edda_inbox where",
         {"PRIMARY", "edda_inbox_accepted"},
     ),

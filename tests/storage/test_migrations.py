@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from edda.core.history import InstanceId
 from edda.exceptions import SchemaError
 from edda.storage.sql import open_store
 from edda.storage.sql.migrate import MIGRATIONS, Migration, migrate, missing
@@ -33,6 +34,7 @@ async def main(url, name):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+NEWEST = MIGRATIONS[-1].version
 
 
 class Crash(BaseException):
@@ -54,7 +56,8 @@ async def work(url: str) -> AsyncIterator[None]:
     yield
     store = open_store(url)
     await store.open()
-    assert [tuple(row) for row in await select(store, "select version from edda_schema")] == [(1,)]
+    applied = await select(store, "select version from edda_schema order by version")
+    assert [row[0] for row in applied] == [migration.version for migration in MIGRATIONS]
     for table in TABLES:
         assert await select(store, f"select count(*) from {table.name}")
     world = World(store)
@@ -70,6 +73,26 @@ async def test_eight_stores_open_at_once(url: str, work: None) -> None:
     await asyncio.gather(*(store.open() for store in stores))
     for store in stores:
         await store.close()
+
+
+async def test_tables_of_the_first_version_get_what_came_later(
+    url: str, work: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("edda.storage.sql.migrate.migrate.__defaults__", (MIGRATIONS[:1],))
+        patch.setattr("edda.storage.sql.migrate.missing.__defaults__", (MIGRATIONS[:1],))
+        old = open_store(url)
+        await old.open()
+        assert [row[0] for row in await select(old, "select version from edda_schema")] == [1]
+        await old.close()
+    store = open_store(url)
+    await store.open()
+    await store.create(new("of today", trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+    stored = await store.instance(InstanceId("of today"))
+    assert stored is not None
+    assert stored.trace == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await do(store, "delete from edda_instance")
+    await store.close()
 
 
 @pytest.mark.process
@@ -114,29 +137,31 @@ async def test_tables_that_are_too_new_are_refused(url: str) -> None:
     store = open_store(url)
     await store.open()
     insert = "insert into edda_schema (version, oldest_code, applied_at_us, library) values (?, ?, 1, 'edda')"
-    await do(store, insert, 2, 1)
+    await do(store, insert, NEWEST + 1, 1)
     await store.close()
     await store.open()  # one version ahead, but it can live with us
-    await do(store, insert, 3, 3)
+    await do(store, insert, NEWEST + 2, NEWEST + 2)
     await store.close()
-    with pytest.raises(SchemaError, match="version 3"):
+    with pytest.raises(SchemaError, match=f"version {NEWEST + 2}"):
         await store.open()
     await store.close()
 
 
 def test_what_is_missing_is_applied_in_order_and_each_version_noted_last() -> None:
     dialect = open_store("sqlite://").database.dialect
-    later = Migration(version=2, oldest_code=1, statements=lambda _: ["alter table edda_instance add column x text"])
+    later = Migration(
+        version=NEWEST + 1, oldest_code=1, statements=lambda _: ["alter table edda_instance add column x text"]
+    )
     said: list[str] = []
 
     def execute(statement: Statement) -> Rows:
         said.append(statement.text)
         if statement.text == dialect.find_schema_table:
             return Rows([(1,)], 0)
-        return Rows([(1, 1)], 0)
+        return Rows([(NEWEST, 1)], 0)
 
     assert drive_sync(missing(dialect, (*MIGRATIONS, later)), execute) == (later,)
-    assert drive_sync(migrate(dialect, (*MIGRATIONS, later)), execute) == (2,)
+    assert drive_sync(migrate(dialect, (*MIGRATIONS, later)), execute) == (NEWEST + 1,)
     assert said[-1].startswith("insert into edda_schema")
     assert said[-3].startswith("alter table")
 

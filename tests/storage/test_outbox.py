@@ -12,6 +12,7 @@ import pytest
 from edda.core.history import InstanceId
 from edda.storage.memory import MemoryStore
 from edda.storage.outbox import (
+    OUTBOX_BYTES_MAX,
     OUTBOX_LIMIT_MAX,
     Again,
     Dead,
@@ -26,7 +27,7 @@ from edda.storage.port import UnknownOutcome
 from edda.storage.sql import outbox
 from edda.storage.sql.store import SqlStore
 from tests.storage.conftest import SERVERS, opened, url_of
-from tests.storage.support import LONG_AGO, W1, World, commit, do, iid, message, select
+from tests.storage.support import LONG_AGO, W1, W2, World, commit, do, iid, message, select
 
 LEASE = 3_600_000_000
 OVER = 0
@@ -43,8 +44,12 @@ class Relays(World):
             commit(name, seq, outbox=tuple(message(name, seq, ordinal, **more) for ordinal in range(count)))
         )
 
-    async def claims(self, relayer: str = "r1", *, limit: int = 100, lease_us: int = LEASE) -> OutboxClaims:
-        claims: OutboxClaims = await self.store.claim_outbox(relayer, limit=limit, lease_us=lease_us)
+    async def claims(
+        self, relayer: str = "r1", *, limit: int = 100, lease_us: int = LEASE, bytes_max: int = OUTBOX_BYTES_MAX
+    ) -> OutboxClaims:
+        claims: OutboxClaims = await self.store.claim_outbox(
+            relayer, limit=limit, lease_us=lease_us, bytes_max=bytes_max
+        )
         return claims
 
     async def lease(self, relayer: str = "r1", **more: Any) -> list[LeasedMessage]:
@@ -260,6 +265,115 @@ async def test_a_purge_goes_in_steps(relays: Relays) -> None:
     await relays.relay(Delivered())
     await asyncio.sleep(0.002)
     assert [await relays.store.purge_outbox(age_us=0, limit=2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+# -- relayers whose worker is dead -------------------------------------------------------------------------------------
+
+
+async def _leased_by_a_worker(relays: Relays, *names: str) -> list[LeasedMessage]:
+    """Two messages of each; the first of each is leased by the second worker."""
+    await relays.worker(W2)
+    for name in names:
+        await relays.send(name, 1, count=2)
+    return await relays.lease(W2)
+
+
+async def test_what_the_relayer_of_a_dead_worker_leased_is_due_at_once_and_in_order(relays: Relays) -> None:
+    await _leased_by_a_worker(relays, "a", "b")
+    assert await relays.lease() == []
+    await relays.leave(W2)
+    assert await relays.store.reap(W2) is not None
+    assert [await relays.relay(Delivered()) for _ in range(3)] == [["a/1/0", "b/1/0"], ["a/1/1", "b/1/1"], []]
+
+
+async def test_a_worker_that_retires_gives_back_what_its_relayer_could_not(relays: Relays) -> None:
+    await _leased_by_a_worker(relays, "a")
+    await relays.store.retire(W2)
+    assert await relays.relay(Delivered()) == ["a/1/0"]
+
+
+async def test_leases_of_others_and_back_offs_outlive_a_dead_worker(relays: Relays) -> None:
+    (late, *_) = await _leased_by_a_worker(relays, "a")
+    await relays.settle([late], LATER)
+    await relays.send("b", 1)
+    assert ids(await relays.lease("nobody's")) == ["b/1/0"]
+    await relays.leave(W2)
+    assert await relays.store.reap(W2) is not None
+    assert await relays.lease() == []
+
+
+async def test_a_worker_that_is_alive_keeps_its_leases(relays: Relays) -> None:
+    await _leased_by_a_worker(relays, "a")
+    assert await relays.store.reap(W2) is None
+    assert await relays.lease() == []
+
+
+@pytest.mark.parametrize("outcome", [Delivered(), Dead("410"), LATER, GivenBack()])
+async def test_a_relayer_that_goes_on_after_its_worker_died_settles_nothing_that_others_have(
+    relays: Relays, outcome: Outcome
+) -> None:
+    leased = await _leased_by_a_worker(relays, "a")
+    await relays.leave(W2)
+    await relays.store.reap(W2)
+    taken = await relays.lease()
+    assert ids(taken) == ["a/1/0"]
+    assert await relays.settle(leased, outcome) == [False]
+    assert await relays.lease() == [], "it is leased still, and what is behind it waits"
+    assert await relays.settle(taken, Delivered()) == [True]
+    assert await relays.relay(Delivered()) == ["a/1/1"]
+
+
+async def test_what_nobody_took_over_from_a_dead_worker_may_still_be_settled_by_it(relays: Relays) -> None:
+    leased = await _leased_by_a_worker(relays, "a")
+    await relays.leave(W2)
+    await relays.store.reap(W2)
+    assert await relays.settle(leased, Delivered()) == [True]
+    assert await relays.relay(Delivered()) == ["a/1/1"]
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_what_is_locked_when_a_worker_is_declared_dead_does_not_hold_that_up(
+    kind: str, urls: dict[str, str]
+) -> None:
+    """The relayer was stopped in the middle of a settlement: its instances go on all the same."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stop(verb: str, statement: object) -> None:
+        if verb == "settle_outbox" and statement == "COMMIT":
+            reached.set()
+            await go_on.wait()
+
+    url = url_of(urls, kind)
+    async with opened(url) as one, opened(url) as two:
+        slow, quick = Relays(one), Relays(two)
+        await slow.worker(W1)
+        leased = await _leased_by_a_worker(slow, "a", "b")
+        one.on_statement = stop
+        settling = asyncio.create_task(slow.settle(leased[:1], Delivered()))
+        await reached.wait()
+        await slow.leave(W2)
+        assert await asyncio.wait_for(quick.store.reap(W2), 30) is not None
+        assert await quick.relay(Delivered()) == ["b/1/0"]
+        go_on.set()
+        assert await settling == [True]
+        assert await quick.relay(Delivered()) == ["a/1/1", "b/1/1"]
+        await slow.close()
+
+
+# -- large messages ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content", [{"data": '"' + "ä" * 499 + '"'}, {"data": None, "blob": b"x" * 1000}], ids=["json", "bytes"]
+)
+async def test_a_claim_takes_no_more_once_it_has_enough_bytes(relays: Relays, content: dict[str, Any]) -> None:
+    for number in range(5):
+        await relays.send(f"i{number}", 1, **content)
+    for expected in (["i0/1/0", "i1/1/0"], ["i2/1/0", "i3/1/0"]):
+        claims = await relays.claims(bytes_max=1001)
+        assert (sorted(ids(claims.leased)), claims.more) == (expected, True)
+    assert ids((await relays.claims(bytes_max=1)).leased) == ["i4/1/0"], "one is taken however large it is"
+    assert not (await relays.claims(bytes_max=1001)).more
 
 
 # -- many messages -----------------------------------------------------------------------------------------------------

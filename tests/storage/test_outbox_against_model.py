@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from edda.core.history import WorkerId
 from edda.storage.memory import MemoryStore
 from edda.storage.outbox import Again, Dead, Delivered, GivenBack, LeasedMessage, Settlement
 from edda.storage.sql import outbox
@@ -42,6 +43,7 @@ class Both(RuleBasedStateMachine):
         self.leases: list[dict[str, tuple[LeasedMessage, LeasedMessage]]] = []
         """Of each round of claims: by id, what the model and the store gave."""
         self.seqs = dict.fromkeys("abc", 0)
+        self.workers = 0
 
     def tick(self) -> int:
         self.ticks += 10
@@ -67,14 +69,14 @@ class Both(RuleBasedStateMachine):
                 self.run(world.send(name, self.seqs[name], ordinals))
 
     @rule(lease_us=st.sampled_from([LEASE, LEASE, OVER]))
-    def claim(self, lease_us: int) -> None:
+    def claim(self, lease_us: int, relayer: str = "r1") -> None:
         """Until there is no more; a lease that is over at once would be claimed again, so that is asked for once."""
         found: list[dict[str, LeasedMessage]] = []
         for world in (self.model, self.store):
             leased: dict[str, LeasedMessage] = {}
             more = True
             while more:
-                claims = self.run(world.claims(lease_us=LEASE))
+                claims = self.run(world.claims(relayer, lease_us=LEASE))
                 leased |= {each.message.id: each for each in claims.leased}
                 more = claims.more
             found.append(leased)
@@ -102,6 +104,18 @@ class Both(RuleBasedStateMachine):
     def let_time_pass(self) -> None:
         for world in (self.model, self.store):
             self.run(world.let_time_pass())
+
+    @rule(lease_us=st.just(LEASE))
+    def die(self, lease_us: int) -> None:
+        """The worker of a relayer that has just claimed."""
+        self.workers += 1
+        name = WorkerId(f"w-{self.workers}")
+        for world in (self.model, self.store):
+            self.run(world.worker(name))
+        self.claim(lease_us, name)
+        for world in (self.model, self.store):
+            self.run(world.leave(name))
+            assert self.run(world.store.reap(name)) is not None
 
     @rule()
     def requeue(self) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from edda.core.commit import Batch, End, Park, Undo
+from edda.core.commit import Batch, End, NewInstance, Park, Undo
 from edda.core.history import WorkerId
 from edda.core.lifecycle import Status
+from edda.core.search import term_of
 from edda.storage.outbox import Again, Dead, Delivered, Settlement
+from edda.storage.reads import InstanceFilter
 from edda.storage.sql.store import SqlStore
 from edda.storage.sql.verb import Statement
 from tests.storage.support import FAR, W1, W2, World, commit, do, iid, message, new, select
@@ -27,9 +29,10 @@ async def world(sql_store: SqlStore) -> AsyncIterator[World]:
     """Many instances: some due, most waiting or ended, as in a database that has lived for a while."""
     world = World(sql_store)
     await world.worker(W1)
+    await world.store.declare_search_fields({"w1": ["order_id"]})
     for start in range(0, ROWS, 500):
         names = [f"i{number:05}" for number in range(start, start + 500)]
-        await world.start(*(new(name, owner=W1, workflow=f"w{number % 3}") for number, name in enumerate(names)))
+        await world.start(*(some(number, name) for number, name in enumerate(names)))
         ended = End(status=Status.COMPLETED, output="1")
         parked = Park(status=Status.WAITING_FOR_TIMER, reason="", due_us=5, seen_wakes=0)
         changes = [ended, ended, ended, PARK, parked]
@@ -39,13 +42,21 @@ async def world(sql_store: SqlStore) -> AsyncIterator[World]:
         await world.write(*(commit(name, 2, 3) for name in names))
     match sql_store.database.dialect.name:
         case "mysql":
-            await select(sql_store, "analyze table edda_instance, edda_history, edda_outbox, edda_worker")
+            await select(sql_store, "analyze table edda_instance, edda_history, edda_outbox, edda_worker, edda_search")
         case _:
             await do(sql_store, "analyze")
     try:
         yield world
     finally:
         await world.close()
+
+
+def some(number: int, name: str) -> NewInstance:
+    """One of three workflows, and each is found by a value of its own."""
+    workflow = f"w{number % 3}"
+    term = term_of(workflow, "order_id", name)
+    assert term is not None
+    return new(name, owner=W1, workflow=workflow, terms=(term,))
 
 
 async def sent_by(world: World, name: str) -> list[Statement]:
@@ -62,7 +73,7 @@ async def sent_by(world: World, name: str) -> list[Statement]:
     sqlite = world.store.database.dialect.name == "sqlite"
     world.store.on_statement = at_once if sqlite else later
     try:
-        await VERBS[name](world)
+        await (VERBS | READS)[name](world)
     finally:
         world.store.on_statement = None
     assert sent
@@ -72,6 +83,7 @@ async def sent_by(world: World, name: str) -> list[Statement]:
 async def _crash(world: World) -> None:
     worker = await world.worker(WorkerId("gone"))
     await world.claim(worker, workflows=("w0",), limit=5)
+    assert (await world.store.claim_outbox(worker, limit=5, lease_us=FAR)).leased
     await world.leave(worker)
     assert await world.store.reap(worker) is not None
 
@@ -166,3 +178,35 @@ def problems(store: SqlStore, plan: str) -> list[str]:
                 # ALL although there is an index means that the statistics still count rows that are no more.
                 if ("| ALL | None" in line and "<" not in line and "edda_worker" not in line) or "filesort" in line
             ]
+
+
+SEARCHED = InstanceFilter(workflows=frozenset({"w1"}), argument=("order_id", "i00007"))
+
+READS: dict[str, Callable[[World], Any]] = {
+    "newest": lambda world: world.store.instance_page(limit=20),
+    "by status": lambda world: world.store.instance_page(InstanceFilter(statuses=frozenset({Status.FAILED}))),
+    "by workflow": lambda world: world.store.instance_page(InstanceFilter(workflows=frozenset({"w1"}))),
+    "by id": lambda world: world.store.instance_page(InstanceFilter(id_prefix="i00007")),
+    "by search field": lambda world: world.store.instance_page(SEARCHED),
+    "children": lambda world: world.store.instance_page(InstanceFilter(parent_id="i00007")),
+    "history page": lambda world: world.store.history_page(iid("i00001")),
+    "outbox of one": lambda world: world.store.outbox_page(status="", instance_id="i00001"),
+    "backlogs": lambda world: world.store.backlogs(),
+}
+
+
+async def test_what_people_ask_goes_by_an_index(world: World) -> None:
+    """Sorting is allowed: pages over several walks are merged, and so are messages due at the same time."""
+    found: list[str] = []
+    for verb in READS:
+        for statement in await sent_by(world, verb):
+            plan = await explain(world.store, statement)
+            # Reading so few rows whole to join fifty is cheaper there: the candidates are what counts.
+            allowed = ("TEMP B-TREE", "filesort", "Seq Scan on edda_instance i ", "Seq Scan on edda_search_field")
+            if verb in ("by status", "by workflow") and "walked" in statement.text:
+                assert "edda_instance_listed" in plan
+            if verb == "by search field" and "walked" in statement.text:
+                assert "edda_search_term" in plan
+            if [line for line in problems(world.store, plan) if not any(word in line for word in allowed)]:
+                found.append(f"{verb}\n{statement.text}\n{plan}")
+    assert not found, "\n\n".join(found)

@@ -492,13 +492,17 @@ async def test_a_task_left_behind_by_the_activity_cannot_write_into_another_tran
     session.add(Item(id=1, name="x"))
     await session.flush()
 
+    over = asyncio.Event()
+
     async def straggle() -> None:
         await session.execute(text(slow))
+        await over.wait()  # where the machine is faster than the rollback
         await session.execute(insert(Item).values(id=2, name="straggler"))
 
     straggler = asyncio.ensure_future(straggle())
     await asyncio.sleep(0.05)
     await transaction.rollback()
+    over.set()
     assert await home.book(3) is Verdict.COMMITTED
     (failed,) = await asyncio.gather(straggler, return_exceptions=True)
     assert isinstance(failed, Exception)  # whatever its driver or SQLAlchemy makes of it

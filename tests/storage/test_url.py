@@ -6,7 +6,7 @@ import pytest
 
 from edda.exceptions import MissingExtraError, StorageError
 from edda.storage.sql import open_store
-from edda.storage.sql.url import parse
+from edda.storage.sql.url import parse, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,33 @@ def test_a_missing_driver_names_what_to_install(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr("edda.storage.sql.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=rf"edda-framework\[{extra}\]"):
         open_store(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///edda.db", "sqlite:///edda.db"),
+        ("sqlite:////srv/a:b.db", "sqlite:////srv/a:b.db"),
+        ("postgresql://db/shop", "postgresql://db/shop"),
+        ("postgresql://ann@db:5432/shop", "postgresql://ann@db:5432/shop"),
+        ("postgresql://ann:SECRET@db:5432/shop", "postgresql://ann@db:5432/shop"),
+        ("postgresql://ann:SECRET@[::1]:5432/shop", "postgresql://ann@[::1]:5432/shop"),
+        ("postgresql://ann@db/shop?password=SECRET&sslmode=require", "postgresql://ann@db/shop"),
+        # These were not quoted as URLs want it.
+        ("postgresql://ann:SEC/RET@db/shop", "postgresql://ann@db/shop"),
+        ("postgresql://ann:SEC@RET@db/shop", "postgresql://ann@db/shop"),
+        ("postgresql://ann:SEC?RET@db/shop", "postgresql://ann"),
+        ("postgresql://db/shop?password=SEC@RET", "postgresql://db/shop"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_a_database_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert without_secrets(url) == shown
+
+
+@pytest.mark.parametrize("password", ["SEC/RET", "SEC?RET"])
+def test_a_password_that_is_not_quoted_is_explained_and_not_shown(password: str) -> None:
+    with pytest.raises(StorageError, match="is no number; in a password, write / as %2F") as caught:
+        parse(f"postgresql://ann:{password}@db/shop")
+    assert "SEC" not in str(caught.value)
+    assert "RET" not in str(caught.value)

@@ -22,6 +22,7 @@ from edda import (
     workflow,
 )
 from edda.http import BearerToken, FirstOf, Grant, HttpOptions, Portal, StandardWebhooks
+from edda.testing import CrashPoint, CrashTest, Fake, InMemoryApp, crash_anywhere, fake
 
 
 class Receipt(BaseModel):
@@ -111,3 +112,19 @@ def serve() -> None:
     handle = portal.start(order, "hat", amount=9.5)
     assert_type(handle, WorkflowHandle[Receipt])
     assert_type(portal.call(handle.result()), Receipt)
+
+
+def count_letters(ctx: WorkflowContext, text: str, *, minimum: int = 0) -> int:
+    return max(minimum, len(text))
+
+
+async def testing(app: InMemoryApp) -> None:
+    with fake(reserve, returns=False) as reserving:
+        assert_type(reserving, Fake[bool])
+    with fake(count_words, outcomes=[OSError("away"), 7]), fake(count_words, raises=OSError("away")):
+        ...
+    with fake(count_words, by=count_letters) as counting:
+        assert_type(counting, Fake[int])
+    assert_type(await crash_anywhere(order, "hat", amount=2.0), list[CrashPoint])
+    assert_type(await CrashTest().run(order, "hat"), list[CrashPoint])
+    assert_type(await (await app.start(order, "hat")).result(), Receipt)

@@ -13,6 +13,7 @@ from edda import (
     wait_timer,
     workflow,
 )
+from edda.testing import crash_anywhere, fake
 
 
 @compensation
@@ -95,3 +96,11 @@ def not_async(ctx: WorkflowContext) -> None: ...
 def constructing() -> None:
     EddaApp(db_ulr="sqlite:///shop.db")  # rejected
     EddaApp(default_retry_policy=5)  # rejected
+
+
+async def testing() -> None:
+    fake(order, returns=True)  # rejected
+    fake(reserve)  # rejected
+    fake(reserve, returns=True, raises=OSError())  # rejected
+    fake(reserve, by=lambda ctx: True)  # rejected
+    await crash_anywhere(order, "hat", amount="cheap")  # rejected

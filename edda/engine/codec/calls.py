@@ -85,11 +85,22 @@ class SignatureCodec:
         args, kwargs = (tree.get("args"), tree.get("kwargs")) if isinstance(tree, dict) else (None, None)
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             raise SerializationError(f"The stored arguments of {self._name} are not of the form {{args, kwargs}}")
+        if isinstance(tree, dict) and tree.get("foreign"):
+            return (), self._foreign(kwargs)
         tagged = TAG_IN_JSON in text
         return (
             tuple(_decode(self._codec_at(index), node, tagged) for index, node in enumerate(args)),
             {name: _decode(self._codec_of(name), node, tagged) for name, node in kwargs.items()},
         )
+
+    def _foreign(self, members: Mapping[str, JsonValue]) -> dict[str, object]:
+        """The members of an event's data: who sent it does not choose our types. Those that a newer version of the
+        function takes, and this one does not, are passed over."""
+        return {
+            name: self._codec_of(name).decode_foreign(node)
+            for name, node in members.items()
+            if self._plan.takes_any_name or name in self._plan.by_name
+        }
 
     def by_name(self, text: str) -> dict[str, object]:
         """The recorded arguments by parameter name, also those passed by position or left to their defaults.
@@ -134,6 +145,7 @@ class SignatureCodec:
             by_name={p.name: codecs[p.name] for p in parameters if p.kind not in VARIADIC},
             rest=codecs[rest[0]] if rest else ANY_ARGUMENT,
             options=codecs[options[0]] if options else ANY_ARGUMENT,
+            takes_any_name=bool(options),
             positional=positional,
             var_positional=rest[0] if rest else "",
             defaults=defaults,
@@ -240,6 +252,7 @@ class _Plan(NamedTuple):
     by_name: dict[str, ValueCodec]
     rest: ValueCodec
     options: ValueCodec
+    takes_any_name: bool
     positional: list[str]
     var_positional: str
     defaults: dict[str, object]

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from edda.engine.codec.annotations import classes_in
 from edda.engine.codec.equality import makes_objects, same
@@ -86,6 +86,11 @@ class ValueCodec:
                 return value
         adapter = self._adapter
         return load_plain(text) if adapter is None else self._validate(adapter, text)
+
+    def decode_foreign(self, node: JsonValue) -> object:
+        """JSON that somebody outside wrote: tags mean nothing in it, the annotation alone says what it becomes."""
+        adapter = None if self.reads_directly(node) else self._adapter
+        return node if adapter is None else self._validate(adapter, to_json(node).decode())
 
     def encode_text(self, value: object) -> str:
         """As `encode`, but bytes, too, become JSON: for a value inside another."""

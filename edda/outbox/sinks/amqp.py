@@ -104,7 +104,7 @@ class AmqpSink:
 def _message(pika: Any, outgoing: Outgoing, content: Content) -> Any:
     return pika.Message(
         content.body,
-        headers={PREFIX + name: value for name, value in content.attributes.items()},
+        headers={PREFIX + name: value for name, value in content.attributes.items()} | dict(outgoing.headers),
         content_type=content.type,
         message_id=outgoing.event.id,
         delivery_mode=pika.DeliveryMode.PERSISTENT,

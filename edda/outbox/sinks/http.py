@@ -82,13 +82,16 @@ class HttpSink:
         self._client: Client | None = None
 
     async def publish(self, events: Sequence[Outgoing]) -> Sequence[Answer]:
-        return [await self._publish(outgoing.event) for outgoing in events]
+        return [await self._publish(outgoing) for outgoing in events]
 
-    async def _publish(self, event: CloudEvent) -> Answer:
+    async def _publish(self, outgoing: Outgoing) -> Answer:
         try:
-            message = formatted(event)
+            message = formatted(outgoing.event)
         except CloudEventError as error:
             return Reject(f"this is no event of CloudEvents: {error}")
+        if outgoing.headers:
+            added = [(name.encode(), value.encode()) for name, value in outgoing.headers.items()]
+            message = message._replace(headers=[*message.headers, *added])
         if self._client is None:
             self._client = self._make_client()
         async with asyncio.timeout(SECONDS_MAX):

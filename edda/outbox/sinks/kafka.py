@@ -108,6 +108,7 @@ def _headers(outgoing: Outgoing, content: Content) -> list[tuple[str, bytes]]:
     return [
         ("content-type", content.type.encode()),
         *((f"ce_{name}", attributes[name].encode()) for name in attributes),
+        *((name, value.encode()) for name, value in outgoing.headers.items()),
     ]
 
 

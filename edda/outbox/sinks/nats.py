@@ -56,7 +56,7 @@ class NatsSink:
             subject = filled(self._subject, outgoing.event)
             if SUBJECT.fullmatch(subject) is None:
                 raise RefusedForEver(f"{subject!r} is no subject of NATS")
-            headers = {"Nats-Msg-Id": outgoing.event.id, "content-type": content.type}
+            headers = {"Nats-Msg-Id": outgoing.event.id, "content-type": content.type, **outgoing.headers}
             if content.attributes:
                 # Percent-encoded as in HTTP: headers of NATS hold no more than ASCII, either.
                 headers |= {name.decode(): value.decode() for name, value in to_binary(outgoing.event).headers}

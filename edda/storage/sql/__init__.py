@@ -10,9 +10,10 @@ from edda.storage.sql.url import parse
 
 if TYPE_CHECKING:
     from edda.storage.sql.database import Database
+    from edda.storage.sql.reads_store import SqlReader
     from edda.storage.sql.store import SqlStore
 
-__all__ = ["open_store"]
+__all__ = ["open_reader", "open_store"]
 
 
 def open_store(
@@ -34,6 +35,35 @@ def open_store(
     """
     from edda.storage.sql.store import SqlStore
 
+    return SqlStore(
+        _database(
+            url,
+            session_pool_size=session_pool_size,
+            session_hold_seconds=session_hold_seconds,
+            session_idle_seconds=session_idle_seconds,
+            notifications=notifications,
+        )
+    )
+
+
+def open_reader(url: str) -> SqlReader:
+    """The same database, only to be looked at: the right to SELECT suffices. Connected by `await reader.open()`.
+
+    That raises `SchemaError` where the tables are missing or too old, and `StorageError` where there is no database.
+    """
+    from edda.storage.sql.reads_store import SqlReader
+
+    return SqlReader(_database(url))
+
+
+def _database(
+    url: str,
+    *,
+    session_pool_size: int = 5,
+    session_hold_seconds: float = 20.0,
+    session_idle_seconds: int = 30,
+    notifications: bool = True,
+) -> Database:
     parsed = parse(url)
     database: Database
     match parsed.kind:
@@ -58,7 +88,7 @@ def open_store(
             database = MysqlDatabase(
                 parsed, session_pool_size=session_pool_size, session_idle_seconds=session_idle_seconds
             )
-    return SqlStore(database)
+    return database
 
 
 def _need(package: str, *, what: str, extra: str) -> None:

@@ -54,7 +54,8 @@ def claim(
         return Claims(now_us=now_us, rows=())
     yield from _take(dialect, worker, chosen, now_us, claim_key)
     rows = yield from _rows(dialect, [row[0] for row in chosen])
-    return Claims(now_us=now_us, rows=rows)
+    due_us = {row[0]: int(row[1]) for row in chosen}
+    return Claims(now_us=now_us, rows=rows, due_us=tuple(due_us[row.id] for row in rows))
 
 
 def choose(found: Sequence[Row], limit: int, *, suspects: bool) -> tuple[list[Row], bool]:

@@ -31,8 +31,17 @@ from edda.core.lifecycle import Status
 from edda.storage.port import Fenced
 from edda.storage.sql.dialects.base import Dialect, Problem
 from edda.storage.sql.judge import ENDED_COLUMNS, LOCKED_COLUMNS, MOVED_COLUMNS, judge, targets
-from edda.storage.sql.rows import NEW_INSTANCE_COLUMNS, inbox_row, insert, new_instance_row, outbox_row
-from edda.storage.sql.schema import HISTORY_COLUMNS, INBOX, INBOX_COLUMNS, OUTBOX_COLUMNS, WAIT, WAIT_COLUMNS
+from edda.storage.sql.rows import NEW_INSTANCE_COLUMNS, inbox_row, insert, new_instance_row, outbox_row, term_rows
+from edda.storage.sql.schema import (
+    HISTORY_COLUMNS,
+    INBOX,
+    INBOX_COLUMNS,
+    OUTBOX_COLUMNS,
+    SEARCH,
+    SEARCH_COLUMNS,
+    WAIT,
+    WAIT_COLUMNS,
+)
 from edda.storage.sql.verb import Row, Statement, Verb
 
 INSERT_HISTORY: Final = insert("edda_history", HISTORY_COLUMNS)
@@ -40,6 +49,7 @@ INSERT_OUTBOX: Final = insert("edda_outbox", OUTBOX_COLUMNS)
 INSERT_WAIT: Final = insert("edda_wait", WAIT_COLUMNS)
 INSERT_EVENT: Final = insert("edda_inbox", INBOX_COLUMNS)
 INSERT_INSTANCE: Final = insert("edda_instance", NEW_INSTANCE_COLUMNS)
+INSERT_TERM: Final = insert("edda_search", SEARCH_COLUMNS)
 ACCEPTED: Final = frozenset({Verdict.COMMITTED, Verdict.WOKEN})
 PAYLOAD_PER_STATEMENT: Final = 1_000_000
 """Escaped, that is at most a quarter of MariaDB's default `max_allowed_packet`. Inserts are split by the driver."""
@@ -103,11 +113,25 @@ def _write_commits(
     posts = [inbox_row(post.event, now_us + n) for commit in accepted for n, post in enumerate(commit.posts)]
     if posts:
         yield Statement(INSERT_EVENT + dialect.if_absent_in(INBOX), posts, many=True)
-    children = [new_instance_row(child, now_us) for commit in accepted for child in commit.children]
+    children = [child for commit in accepted for child in commit.children]
     if children:
-        # A child that exists was started by the same commit of an earlier claim: it is left alone.
-        yield Statement(INSERT_INSTANCE + dialect.if_absent, children, many=True)
+        yield from _write_children(dialect, children, now_us)
     return tuple(verdicts)
+
+
+def _write_children(dialect: Dialect, children: Sequence[NewInstance], now_us: int) -> Verb[None]:
+    """A child that exists was started by the same commit of an earlier claim, or is somebody else: it is left alone."""
+    searched = [child.id for child in children if child.terms]
+    known = (yield from existing(dialect, searched)) if searched else {}
+    rows = [new_instance_row(child, now_us) for child in children]
+    yield Statement(INSERT_INSTANCE + dialect.if_absent, rows, many=True)
+    yield from _write_terms(dialect, [child for child in children if child.id not in known], now_us)
+
+
+def _write_terms(dialect: Dialect, news: Sequence[NewInstance], now_us: int) -> Verb[None]:
+    terms = term_rows(news, now_us)
+    if terms:
+        yield Statement(INSERT_TERM + dialect.if_absent_in(SEARCH), terms, many=True)
 
 
 def _write_waits(dialect: Dialect, accepted: Sequence[Commit]) -> Verb[None]:
@@ -115,7 +139,8 @@ def _write_waits(dialect: Dialect, accepted: Sequence[Commit]) -> Verb[None]:
     bodies_over = sorted(commit.instance_id for commit in accepted if commit.no_waits_left)
     if bodies_over:
         yield Statement("delete from edda_wait where instance_id = ?", [(one,) for one in bodies_over], many=True)
-    over = sorted((commit.instance_id, call_id) for commit in accepted for call_id in commit.waits_over)
+    others = [commit for commit in accepted if not commit.no_waits_left]
+    over = sorted((commit.instance_id, call_id) for commit in others for call_id in commit.waits_over)
     if over:
         yield Statement("delete from edda_wait where instance_id = ? and call_id = ?", over, many=True)
     waits = sorted((commit.instance_id, *wait) for commit in accepted for wait in commit.waits)
@@ -170,6 +195,7 @@ def _write_starts(
         )
         if inserted != len(absent):
             raise StartsRaced
+        yield from _write_terms(dialect, absent, now_us)
     return tuple(creations)
 
 
@@ -198,13 +224,15 @@ def existing(dialect: Dialect, ids: Sequence[InstanceId]) -> Verb[dict[InstanceI
 def create(dialect: Dialect, new: NewInstance) -> Verb[Creation]:
     """Create an instance if absent. It may run inside a user's transaction, which must never be aborted by it."""
     rows, _ = yield Statement(f"select {dialect.now}")
-    row = new_instance_row(new, int(rows[0][0]))
+    now_us = int(rows[0][0])
+    row = new_instance_row(new, now_us)
     if dialect.insert_tells:
         rows, _ = yield Statement(INSERT_INSTANCE + dialect.if_absent + " returning id", row)
         created = bool(rows)
     else:
         created = yield from _insert_or_see(dialect, row)
     if created:
+        yield from _write_terms(dialect, [new], now_us)
         return _created(new)
     known = yield from existing(dialect, [new.id])
     return known[new.id]

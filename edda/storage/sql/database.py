@@ -27,6 +27,8 @@ class Lane(Enum):
     """Everything else."""
     READ = "read"
     """The desk too, but nothing is written, so no transaction is needed."""
+    LOOK = "look"
+    """What people ask: it may take a while, and so has a connection of its own, made with the first question."""
 
 
 class Database(Protocol):
@@ -44,8 +46,8 @@ class Database(Protocol):
     on_statement: Any
     """Called with the name of the verb and a `Statement` or "COMMIT", before each. See `SqlStore.on_statement`."""
 
-    async def open(self) -> None:
-        """Connect, and bring the tables up to date."""
+    async def open(self, *, read_only: bool = False) -> None:
+        """Connect, and bring the tables up to date. `read_only`: see that they are, and never write."""
         ...
 
     async def close(self) -> None: ...

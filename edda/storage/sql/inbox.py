@@ -7,8 +7,8 @@ How events and waits find each other is in `mail`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from edda.core.event import CloudEvent, Receipt
 from edda.core.lifecycle import ENDED, Status
@@ -27,15 +27,15 @@ PAGE: Final = 1000
 
 def accept(dialect: Dialect, events: Sequence[CloudEvent]) -> Verb[tuple[Receipt, ...]]:
     """Store events that are not there yet, with their routes."""
+    keys = [event_key(event) for event in events]
     first: dict[EventKey, CloudEvent] = {}
-    for event in events:
-        first.setdefault(event_key(event), event)
+    for key, event in zip(keys, events, strict=True):
+        first.setdefault(key, event)
     refused = yield from _refused(dialect, first)
     fresh = {key: event for key, event in first.items() if key not in refused}
     stored = (yield from _store(dialect, fresh)) if fresh else set[EventKey]()
     receipts: list[Receipt] = []
-    for event in events:
-        key = event_key(event)
+    for key in keys:
         receipts.append(refused.get(key) or (Receipt.STORED if key in stored else Receipt.DUPLICATE))
         stored.discard(key)  # the same once more
     return tuple(receipts)
@@ -62,17 +62,21 @@ def _refused(dialect: Dialect, events: Mapping[EventKey, CloudEvent]) -> Verb[di
 def _store(dialect: Dialect, fresh: Mapping[EventKey, CloudEvent]) -> Verb[set[EventKey]]:
     """Returns which of them were not there. Others may store the same at the same moment: only one gives it routes,
     with the time that stands in its row, or expiry would not find them again."""
-    sets, now_us = yield from _fields_and_clock(dialect, {event.type for event in fresh.values()})
+    now_us, sets, _ = yield from known_of(dialect, {event.type for event in fresh.values()})
     timed = {key: now_us + place for place, key in enumerate(fresh)}
     rows = [
         inbox_row(event, timed[key], key=key, indexed=len(sets.get(event.type, ())))
         for key, event in sorted(fresh.items())
     ]
+    routes = route_rows([(key, timed[key], event) for key, event in fresh.items()], sets)
+    at_once = dialect.store_events(rows, routes)
+    if at_once is not None:
+        return (yield from at_once)
     yield Statement(INSERT_EVENT + dialect.if_absent_in(INBOX), rows, many=True)
     condition, params = dialect.within("event_key", sorted(fresh))
     found, _ = yield Statement(f"select event_key, accepted_at_us from edda_inbox where {condition}", params)
     stored = {EventKey(key) for key, at_us in found if int(at_us) == timed[key]}
-    yield from insert_routes(dialect, [(key, timed[key], fresh[key]) for key in stored], sets)
+    yield from insert_routes(dialect, [row for row in routes if row[2] in stored])
     return stored
 
 
@@ -84,16 +88,23 @@ def _addressees(dialect: Dialect, targets: Sequence[str]) -> Verb[dict[str, Stat
     return {row[0]: Status(row[1]) for row in rows}
 
 
-def insert_routes(
-    dialect: Dialect, events: Iterable[tuple[EventKey, int, CloudEvent]], sets: Mapping[str, Iterable[Fields]]
-) -> Verb[None]:
-    """For events that are addressed to nobody in particular. In one order, so that two who do so do not deadlock."""
-    rows = sorted(
+RouteRow = tuple[Route, int, EventKey]
+
+
+def route_rows(
+    events: Iterable[tuple[EventKey, int, CloudEvent]], sets: Mapping[str, Iterable[Fields]]
+) -> list[RouteRow]:
+    """The routes of those that are addressed to nobody in particular. In one order: two who write the same do not
+    deadlock."""
+    return sorted(
         (found, at_us, key)
         for key, at_us, event in events
         if event.target is None
         for found in routes_of(event, sets.get(event.type, ())).values()
     )
+
+
+def insert_routes(dialect: Dialect, rows: Sequence[RouteRow]) -> Verb[None]:
     if rows:
         yield Statement(INSERT_ROUTE + dialect.if_absent_in(INBOX_ROUTE), rows, many=True)
 
@@ -106,15 +117,6 @@ def subscribe(dialect: Dialect, subscriptions: Sequence[Subscription], *, lastin
     yield Statement(insert("edda_inbox_handler", columns) + dialect.or_replace(INBOX_HANDLER), rows, many=True)
 
 
-def subscriptions_to(dialect: Dialect, types: Iterable[str], now_us: int) -> Verb[list[Subscription]]:
-    """The valid subscriptions to these types."""
-    condition, params = dialect.within("type", sorted(types))
-    rows, _ = yield Statement(
-        f"select type, workflow, takes from edda_inbox_handler where {condition} and until_us > ?", (*params, now_us)
-    )
-    return [Subscription(row[0], row[1], row[2]) for row in rows]
-
-
 def read_clock(dialect: Dialect) -> Verb[int]:
     rows, _ = yield Statement(f"select {dialect.now}")
     return int(rows[0][0])
@@ -123,24 +125,33 @@ def read_clock(dialect: Dialect) -> Verb[int]:
 # -- fields -----------------------------------------------------------------------------------------------------------
 
 
-def known_fields(dialect: Dialect, types: Iterable[str]) -> Verb[dict[str, list[Fields]]]:
-    """The sets of fields that waits for these types use."""
-    sets, _ = yield from _fields_and_clock(dialect, types)
-    return sets
+class Known(NamedTuple):
+    """What is known of some types of events, and the time."""
+
+    now_us: int
+    sets: dict[str, list[Fields]]
+    """By type: the sets of fields that waits use."""
+    subscriptions: list[Subscription]
+    """The valid ones."""
 
 
-def _fields_and_clock(dialect: Dialect, types: Iterable[str]) -> Verb[tuple[dict[str, list[Fields]], int]]:
-    """With the time, which whoever stores an event needs, too: in one question."""
-    condition, params = dialect.within("f.type", sorted(types))
+def known_of(dialect: Dialect, types: Collection[str]) -> Verb[Known]:
+    """In one question."""
+    those, params = dialect.within("type", sorted(types))
     rows, _ = yield Statement(
-        f"select {dialect.now}, f.type, f.fields from (select 1) one left join edda_inbox_fields f on {condition}",
-        params,
+        f"select {dialect.now}, k.type, k.fields, k.workflow, k.takes from (select 1) one left join ("
+        f"select type, fields, null as workflow, null as takes from edda_inbox_fields where {those} union all "
+        f"select type, null, workflow, takes from edda_inbox_handler where {those} and until_us > {dialect.now}"
+        ") k on 1 = 1",
+        (*params, *params),
     )
-    found: dict[str, list[Fields]] = {}
-    for _, event_type, text in rows:
-        if event_type is not None:
-            found.setdefault(event_type, []).append(fields_from(text))
-    return found, int(rows[0][0])
+    known = Known(int(rows[0][0]), {}, [])
+    for _, event_type, fields, handler, takes in rows:
+        if fields is not None:
+            known.sets.setdefault(event_type, []).append(fields_from(fields))
+        elif handler is not None:
+            known.subscriptions.append(Subscription(event_type, handler, takes))
+    return known
 
 
 def announce_fields(dialect: Dialect, event_type: str, fields: Fields, *, since_us: int) -> Verb[int | None]:
@@ -179,8 +190,7 @@ def backfill(
         one = route_of(stored.event, fields) if stored.event.target is None else None
         if one is not None:
             found.append((one, stored.accepted_at_us, stored.key))
-    if found:
-        yield Statement(INSERT_ROUTE + dialect.if_absent_in(INBOX_ROUTE), sorted(found), many=True)
+    yield from insert_routes(dialect, sorted(found))
     if len(rows) == PAGE:
         return int(rows[-1][12]), rows[-1][0]
     yield Statement(
@@ -205,13 +215,8 @@ def expire(dialect: Dialect, *, before_us: int, limit: int) -> Verb[int]:
     if not rows:
         return 0
     events = [inbox_event(row) for row in rows]
-    sets = yield from known_fields(dialect, {stored.event.type for stored in events})
-    routes = sorted(
-        (one, stored.accepted_at_us, stored.key)
-        for stored in events
-        if stored.event.target is None
-        for one in routes_of(stored.event, sets.get(stored.event.type, ())).values()
-    )
+    known = yield from known_of(dialect, {stored.event.type for stored in events})
+    routes = route_rows([(stored.key, stored.accepted_at_us, stored.event) for stored in events], known.sets)
     if routes:
         yield Statement(
             "delete from edda_inbox_route where route = ? and accepted_at_us = ? and event_key = ?", routes, many=True

@@ -19,7 +19,7 @@ from edda.core.subscription import started_by
 from edda.storage.inbox import FOUND_MAX, WOKEN_MAX, InboxEvent, Look, Routed
 from edda.storage.sql.commits import INSERT_INSTANCE, lock
 from edda.storage.sql.dialects.base import Dialect
-from edda.storage.sql.inbox import PAGE, insert_routes, known_fields, read_clock, subscriptions_to
+from edda.storage.sql.inbox import PAGE, Known, insert_routes, known_of, read_clock, route_rows
 from edda.storage.sql.judge import MOVED_COLUMNS, wake
 from edda.storage.sql.rows import EVENT_LIST, inbox_event, new_instance_row
 from edda.storage.sql.verb import Row, Statement, Verb
@@ -42,16 +42,17 @@ def route(dialect: Dialect, keys: Sequence[EventKey]) -> Verb[Routed]:
     by_key = {row[0]: row for row in rows}
     chosen = {key: by_key[key] for key in keys if key in by_key}
     events = {key: inbox_event(row) for key, row in chosen.items()}
-    sets = yield from known_fields(dialect, {found.event.type for found in events.values()})
-    missing = [found for key, found in events.items() if chosen[key][13] < len(sets.get(found.event.type, ()))]
+    known = yield from known_of(dialect, {found.event.type for found in events.values()})
+    missing = [found for key, found in events.items() if chosen[key][13] < len(known.sets.get(found.event.type, ()))]
     if missing:
-        yield from _index(dialect, missing, sets)
+        yield from _index(dialect, missing, known.sets)
         return Routed(left=tuple(chosen))
-    return (yield from _wake(dialect, events, {key: row[14] for key, row in chosen.items()}, sets))
+    return (yield from _wake(dialect, events, {key: row[14] for key, row in chosen.items()}, known))
 
 
 def _index(dialect: Dialect, missing: Sequence[InboxEvent], sets: Sets) -> Verb[None]:
-    yield from insert_routes(dialect, [(one.key, one.accepted_at_us, one.event) for one in missing], sets)
+    rows = route_rows([(one.key, one.accepted_at_us, one.event) for one in missing], sets)
+    yield from insert_routes(dialect, rows)
     by_count: dict[int, list[EventKey]] = {}
     for one in missing:
         by_count.setdefault(len(sets.get(one.event.type, ())), []).append(one.key)
@@ -61,22 +62,21 @@ def _index(dialect: Dialect, missing: Sequence[InboxEvent], sets: Sets) -> Verb[
 
 
 def _wake(
-    dialect: Dialect, events: Mapping[EventKey, InboxEvent], woken_to: Mapping[EventKey, str], sets: Sets
+    dialect: Dialect, events: Mapping[EventKey, InboxEvent], woken_to: Mapping[EventKey, str], known: Known
 ) -> Verb[Routed]:
     """Wake who waits for these events; where those are too many for one step, who waits for the first of them."""
-    found, more = yield from _waiting(dialect, events, woken_to, sets)
+    found, more = yield from _waiting(dialect, events, woken_to, known.sets)
     left: tuple[EventKey, ...] = ()
     if more or len(set[InstanceId]().union(*found.values())) > WOKEN_MAX:
         # Anew, for the first alone: a page that was cut off may show nothing of one event, and too little of others.
         first, *others = events
-        found, more = yield from _waiting(dialect, {first: events[first]}, woken_to, sets)
+        found, more = yield from _waiting(dialect, {first: events[first]}, woken_to, known.sets)
         left = (first, *others) if more else tuple(others)
         found = {first: found[first][:WOKEN_MAX]}
     woken = sorted({instance_id for waiting in found.values() for instance_id in waiting})
-    now_us = yield from read_clock(dialect)
-    started = yield from _start(dialect, [events[key].event for key in found], now_us)
+    started = yield from _start(dialect, [events[key].event for key in found], known)
     if woken:
-        yield from _wake_instances(dialect, woken, now_us)
+        yield from _wake_instances(dialect, woken, known.now_us)
     if done := sorted(key for key in found if key not in left):
         condition, params = dialect.within("event_key", done)
         yield Statement(f"update edda_inbox set routed = 1 where {condition}", params)
@@ -130,15 +130,17 @@ def _of_routes(dialect: Dialect, routes: Iterable[Route]) -> tuple[str, tuple[An
     return dialect.within("route", [one, *others]) if others else ("route = ?", (one,))
 
 
-def _start(dialect: Dialect, events: Sequence[CloudEvent], now_us: int) -> Verb[tuple[InstanceId, ...]]:
+def _start(dialect: Dialect, events: Sequence[CloudEvent], known: Known) -> Verb[tuple[InstanceId, ...]]:
     """The instances in which handlers of these events run."""
-    events = [event for event in events if event.target is None]
-    if not events:
-        return ()
-    known = yield from subscriptions_to(dialect, {event.type for event in events}, now_us)
-    news = sorted(started_by(event, one) for event in events for one in known if one.type == event.type)
+    news = sorted(
+        started_by(event, one)
+        for event in events
+        if event.target is None
+        for one in known.subscriptions
+        if one.type == event.type
+    )
     if news:
-        rows = [new_instance_row(new, now_us) for new in news]
+        rows = [new_instance_row(new, known.now_us) for new in news]
         yield Statement(INSERT_INSTANCE + dialect.if_absent, rows, many=True)
     return tuple(new.id for new in news)
 

@@ -11,7 +11,7 @@ Laws:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from edda.exceptions import SchemaError
@@ -35,11 +35,63 @@ def _first_tables(dialect: Dialect) -> list[str]:
     return [
         statement
         for table in TABLES
+        if table.since == 1
+        for statement in dialect.create_table(
+            replace(table, columns=tuple(column for column in table.columns if column.since == 1)),
+            [index for index in INDEXES if index.table == table.name and index.since == 1],
+        )
+    ]
+
+
+def _list_by_workflow_and_status(dialect: Dialect) -> list[str]:
+    return [statement for index in INDEXES if index.since == 2 for statement in dialect.add_index(index)]
+
+
+def _columns_since(version: int, dialect: Dialect) -> list[str]:
+    return [
+        statement
+        for table in TABLES
+        for column in table.columns
+        if column.since == version
+        for statement in dialect.add_column(table, column)
+    ]
+
+
+def _what_workers_run(dialect: Dialect) -> list[str]:
+    return _columns_since(3, dialect)
+
+
+def _trace_contexts(dialect: Dialect) -> list[str]:
+    """Code of before does not know the columns, and leaves them empty."""
+    return _columns_since(4, dialect)
+
+
+def _tables_since(version: int, dialect: Dialect) -> list[str]:
+    return [
+        statement
+        for table in TABLES
+        if table.since == version
         for statement in dialect.create_table(table, [index for index in INDEXES if index.table == table.name])
     ]
 
 
-MIGRATIONS: Final = (Migration(version=1, oldest_code=1, statements=_first_tables),)
+def _sources(dialect: Dialect) -> list[str]:
+    return _tables_since(5, dialect)
+
+
+def _search_terms(dialect: Dialect) -> list[str]:
+    """Code of before writes none: what it starts is not found by them."""
+    return _tables_since(6, dialect)
+
+
+MIGRATIONS: Final = (
+    Migration(version=1, oldest_code=1, statements=_first_tables),
+    Migration(version=2, oldest_code=1, statements=_list_by_workflow_and_status),
+    Migration(version=3, oldest_code=1, statements=_what_workers_run),
+    Migration(version=4, oldest_code=1, statements=_trace_contexts),
+    Migration(version=5, oldest_code=1, statements=_sources),
+    Migration(version=6, oldest_code=1, statements=_search_terms),
+)
 
 
 def missing(dialect: Dialect, migrations: Sequence[Migration] = MIGRATIONS) -> Verb[tuple[Migration, ...]]:
@@ -56,6 +108,18 @@ def missing(dialect: Dialect, migrations: Sequence[Migration] = MIGRATIONS) -> V
             f"{oldest_code}; this one knows {newest}. Install a newer edda"
         )
     return tuple(migration for migration in migrations if migration.version > version)
+
+
+def must_be_current(dialect: Dialect, migrations: Sequence[Migration] = MIGRATIONS) -> Verb[None]:
+    """Raises `SchemaError` where this code cannot read the tables as they are."""
+    todo = yield from missing(dialect, migrations)
+    if len(todo) == len(migrations):
+        raise SchemaError("There are no tables of edda in this database yet. Make them: edda db upgrade")
+    if todo:
+        raise SchemaError(
+            f"The tables in the database have version {todo[0].version - 1}, and this edda reads version "
+            f"{migrations[-1].version}. Bring them up to date: edda db upgrade"
+        )
 
 
 def migrate(dialect: Dialect, migrations: Sequence[Migration] = MIGRATIONS) -> Verb[tuple[int, ...]]:

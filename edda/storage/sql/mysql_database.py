@@ -85,6 +85,8 @@ class MysqlDatabase(ServerDatabase):
         )
         for setting in SETTINGS:
             await _set(connection, setting)
+        if self.read_only:
+            await _set(connection, "set session transaction read only")
         return connection
 
     def presence_statement(self, worker: WorkerId) -> Statement:

@@ -28,6 +28,7 @@ from edda.storage.outbox import (
     GivenBack,
     LeasedMessage,
     OutboxClaims,
+    OutboxState,
     Outcome,
     Settlement,
 )
@@ -51,6 +52,8 @@ class Head(NamedTuple):
 
     key: Key
     due_at_us: int
+    bytes: int = 0
+    """Of its data; known where a claim asked for it."""
 
 
 # -- claiming ----------------------------------------------------------------------------------------------------------
@@ -62,14 +65,17 @@ def enqueue(dialect: Dialect, messages: Sequence[OutboxMessage]) -> Verb[None]:
     yield Statement(insert("edda_outbox", OUTBOX_COLUMNS) + dialect.if_absent_in(OUTBOX), rows, many=True)
 
 
-def claim(dialect: Dialect, relayer: str, *, limit: int, lease_us: int, claim_key: int) -> Verb[OutboxClaims]:
+def claim(
+    dialect: Dialect, relayer: str, *, limit: int, lease_us: int, bytes_max: int, claim_key: int
+) -> Verb[OutboxClaims]:
     """Lease heads that are due."""
     now_us = yield from _now(dialect)
     page = yield from _page(now_us)
     heads = yield from _heads(dialect, [key[0] for key in page])
     due = sorted((head for head in heads if head.due_at_us <= now_us), key=lambda head: head.due_at_us)
-    locked = yield from _lock(dialect, [head.key for head in due[:limit]])
-    taken = [head.key for head in locked if head.due_at_us <= now_us]
+    locked = yield from _lock(dialect, [head.key for head in due[:limit]], bytes_too=True)
+    free = [head for head in locked if head.due_at_us <= now_us]
+    taken = _within(free, bytes_max)
     until_us = now_us + lease_us
     if taken:
         # They are this relayer's now.
@@ -78,11 +84,12 @@ def claim(dialect: Dialect, relayer: str, *, limit: int, lease_us: int, claim_ke
             (relayer, claim_key, until_us, *_flat(taken)),
         )
     full = len(page) == PAGE_MAX
+    cut = len(due) > limit or len(taken) < len(free)
     if full:
         yield from _defer(dialect, page, heads, {key: until_us for key in taken}, now_us)
     leased = yield from _leased(taken, claim_key)
     next_due_us = yield from _next_due(now_us)
-    return OutboxClaims(now_us=now_us, leased=leased, more=full or len(due) > limit, next_due_us=next_due_us)
+    return OutboxClaims(now_us=now_us, leased=leased, more=full or cut, next_due_us=next_due_us)
 
 
 def _page(now_us: int) -> Verb[list[Key]]:
@@ -112,16 +119,29 @@ def _heads(dialect: Dialect, ids: Iterable[InstanceId]) -> Verb[list[Head]]:
     return [_head(row) for row in rows]
 
 
-def _lock(dialect: Dialect, keys: Sequence[Key]) -> Verb[list[Head]]:
+def _lock(dialect: Dialect, keys: Sequence[Key], *, bytes_too: bool = False) -> Verb[list[Head]]:
     """Those of these rows that are still pending and that nobody else has locked, as they are now."""
     if not keys:
         return []
+    size = f"{dialect.bytes_of('data')} + {dialect.bytes_of('bytes')}" if bytes_too else "0"
     rows, _ = yield Statement(
-        f"select {KEY}, due_at_us from edda_outbox where ({_these(len(keys))}) and status = 'pending' "
-        f"order by {KEY}{dialect.lock_unless_taken}",
+        f"select {KEY}, due_at_us, {size} from edda_outbox "
+        f"where ({_these(len(keys))}) and status = 'pending' order by {KEY}{dialect.lock_unless_taken}",
         _flat(keys),
     )
-    return [_head(row) for row in rows]
+    return [Head(_key(row), row[3], row[4]) for row in rows]
+
+
+def _within(heads: Sequence[Head], bytes_max: int) -> list[Key]:
+    """The longest waiting of these, until their data come to `bytes_max`."""
+    taken: list[Key] = []
+    taken_bytes = 0
+    for head in sorted(heads, key=lambda head: (head.due_at_us, head.key)):
+        if taken_bytes >= bytes_max:
+            break
+        taken.append(head.key)
+        taken_bytes += head.bytes
+    return sorted(taken)
 
 
 def _defer(
@@ -177,6 +197,26 @@ def claimed_with(dialect: Dialect, claim_key: int) -> Verb[OutboxClaims]:
     )
     leased = tuple(_leased_message(row, claim_key) for row in rows)
     return OutboxClaims(now_us=now_us, leased=leased, more=True, next_due_us=None)
+
+
+def end_leases(dialect: Dialect, relayer: str, now_us: int) -> Verb[None]:
+    """The worker of this relayer is dead: what it leased is due now. A late settlement counts until others claim it.
+
+    What is locked at this moment is passed over, for whoever declares a worker dead must not wait for a third one.
+    """
+    rows, _ = yield Statement(
+        f"select {KEY} from edda_outbox where status = 'pending' and due_at_us > ? and relayer = ?",
+        (now_us, relayer),
+    )
+    leased = sorted(_key(row) for row in rows)
+    for start in range(0, len(leased), OUTBOX_LIMIT_MAX):
+        locked = yield from _lock(dialect, leased[start : start + OUTBOX_LIMIT_MAX])
+        if locked:
+            yield Statement(
+                f"update edda_outbox set due_at_us = ? where ({_these(len(locked))}) "
+                "and status = 'pending' and relayer = ? and due_at_us > ?",
+                (now_us, *_flat(head.key for head in locked), relayer, now_us),
+            )
 
 
 # -- settling ----------------------------------------------------------------------------------------------------------
@@ -241,6 +281,18 @@ def _advance(dialect: Dialect, ids: Sequence[InstanceId], now_us: int) -> Verb[N
 
 
 # -- people, and time --------------------------------------------------------------------------------------------------
+
+
+def state(dialect: Dialect, *, count_max: int) -> Verb[OutboxState]:
+    """How many are pending and dead, up to a limit, by the index on due times."""
+    rows, _ = yield Statement(
+        f"select {dialect.now}, (select count(*) from ("
+        "select 1 from edda_outbox where status = 'dead' order by due_at_us limit ?) d), count(*), min(p.at_us) "
+        "from (select at_us from edda_outbox where status = 'pending' order by due_at_us limit ?) p",
+        (count_max, count_max),
+    )
+    now_us, dead, pending, oldest_at_us = rows[0]
+    return OutboxState(int(now_us), int(pending), int(dead), None if oldest_at_us is None else int(oldest_at_us))
 
 
 def dead_letters(*, limit: int) -> Verb[tuple[DeadLetter, ...]]:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from edda.core.commit import OutboxMessage
-from edda.storage.outbox import OUTBOX_LIMIT_MAX, DeadLetter, OutboxClaims, Settlement
+from edda.storage.outbox import OUTBOX_BYTES_MAX, OUTBOX_LIMIT_MAX, DeadLetter, OutboxClaims, OutboxState, Settlement
 from edda.storage.port import UnknownOutcome
 from edda.storage.sql import outbox
 from edda.storage.sql.database import Database, Lane
@@ -30,10 +30,13 @@ class SqlOutbox:
     async def enqueue(self, messages: Sequence[OutboxMessage]) -> None:
         await self.database.run("enqueue", partial(outbox.enqueue, self._dialect, messages), lane=Lane.DESK)
 
-    async def claim_outbox(self, relayer: str, *, limit: int, lease_us: int) -> OutboxClaims:
+    async def claim_outbox(
+        self, relayer: str, *, limit: int, lease_us: int, bytes_max: int = OUTBOX_BYTES_MAX
+    ) -> OutboxClaims:
         assert 0 < limit <= OUTBOX_LIMIT_MAX, limit
         claim_key = secrets.randbits(CLAIM_KEY_BITS)
-        make = partial(outbox.claim, self._dialect, relayer, limit=limit, lease_us=lease_us, claim_key=claim_key)
+        bounds = {"limit": limit, "lease_us": lease_us, "bytes_max": bytes_max}
+        make = partial(outbox.claim, self._dialect, relayer, **bounds, claim_key=claim_key)
         try:
             return await self.database.run("claim_outbox", make, lane=Lane.DESK, repeat=False)
         except UnknownOutcome:
@@ -45,6 +48,10 @@ class SqlOutbox:
         return await self.database.run(
             "settle_outbox", partial(outbox.settle, self._dialect, settlements), lane=Lane.DESK
         )
+
+    async def outbox_state(self, *, count_max: int) -> OutboxState:
+        make = partial(outbox.state, self._dialect, count_max=count_max)
+        return await self.database.run("outbox_state", make, lane=Lane.READ)
 
     async def dead_letters(self, *, limit: int = 100) -> tuple[DeadLetter, ...]:
         return await self.database.run("dead_letters", partial(outbox.dead_letters, limit=limit), lane=Lane.READ)

@@ -67,6 +67,8 @@ class PostgresqlDatabase(ServerDatabase):
             "jit": "off",
             "application_name": "edda",
         }
+        if self.read_only:
+            settings["default_transaction_read_only"] = "on"
         if self.url.schema is not None:
             settings["search_path"] = f'"{self.url.schema}"'
         # A pooler gives each transaction another session, and refuses settings that it does not know.

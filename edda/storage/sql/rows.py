@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final
 
 from edda.core.commit import NewInstance, OutboxMessage
@@ -12,6 +13,7 @@ from edda.core.event import CloudEvent
 from edda.core.history import HistoryEvent, InstanceId
 from edda.core.lifecycle import Status
 from edda.core.routing import EventKey, event_key
+from edda.core.search import Term
 from edda.storage.inbox import NEVER, InboxEvent
 from edda.storage.port import InstanceRow
 from edda.storage.sql.schema import HISTORY_COLUMNS, INBOX_COLUMNS, INSTANCE, INSTANCE_COLUMNS, OUTBOX_COLUMNS
@@ -66,7 +68,16 @@ def new_instance_row(new: NewInstance, now_us: int) -> tuple[Any, ...]:
         None,  # ended_at_us
         0,  # seen_wakes
         0,  # claim_key
+        new.trace,
     )
+
+
+def term_rows(news: Iterable[NewInstance], now_us: int) -> list[tuple[InstanceId, Term, int]]:
+    """The rows by which instances that begin now are found; of several with one id, only the first begins."""
+    first: dict[InstanceId, NewInstance] = {}
+    for new in news:
+        first.setdefault(new.id, new)
+    return [(new.id, term, now_us) for new in first.values() for term in new.terms]
 
 
 def outbox_row(message: OutboxMessage) -> tuple[Any, ...]:
@@ -82,6 +93,9 @@ def outbox_row(message: OutboxMessage) -> tuple[Any, ...]:
         message.blob,
         message.content_type,
         message.at_us,
+        message.trace,
+        message.subject,
+        message.target,
         "pending",
         0,  # attempts
         message.at_us,

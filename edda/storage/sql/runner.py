@@ -150,7 +150,8 @@ class Runner:
                     cause: BaseException = error
                 except Exception as error:
                     if not self._may_pass(error):
-                        if self._dialect.is_of_driver(error):
+                        # Drivers leave it to Python to say what UTF-8 cannot.
+                        if self._dialect.is_of_driver(error) or isinstance(error, UnicodeEncodeError):
                             raise StorageError(f"The database refused: {error}") from error
                         raise
                     cause = error

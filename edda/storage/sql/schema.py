@@ -41,6 +41,8 @@ class Column:
     name: str
     kind: Kind
     optional: bool = False
+    since: int = 1
+    """The migration that makes it; later than the first, it is optional."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class Table:
     name: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
+    since: int = 1
+    """The migration that makes it."""
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -63,8 +67,8 @@ def _word(name: str) -> Column:
     return Column(name, Kind.WORD)
 
 
-def _text(name: str, *, optional: bool = False) -> Column:
-    return Column(name, Kind.TEXT, optional)
+def _text(name: str, *, optional: bool = False, since: int = 1) -> Column:
+    return Column(name, Kind.TEXT, optional, since)
 
 
 def _integer(name: str, *, optional: bool = False) -> Column:
@@ -88,11 +92,12 @@ WORKER: Final = Table(
         _integer("lease_until_us"),
         _integer("started_at_us"),
         _text("server_ids"),
+        Column("workflows", Kind.TEXT, optional=True, since=3),
     ),
     key=("id",),
 )
 """A worker process. `state` is `alive` or `dead`; `presence`: it holds a session lock while it lives; `server_ids`: the
-database's numbers of its connections, so that a reaper can end them."""
+database's numbers of its connections, so that a reaper can end them; `workflows`: what it runs, a list in JSON."""
 
 INSTANCE: Final = Table(
     "edda_instance",
@@ -122,11 +127,13 @@ INSTANCE: Final = Table(
         _integer("ended_at_us", optional=True),
         _integer("seen_wakes"),
         _integer("claim_key"),
+        _text("trace", optional=True, since=4),
     ),
     key=("id",),
 )
 """The columns of `InstanceRow`, and two more: `seen_wakes` is `wakes` when it was claimed; `claim_key` is a number
-drawn by chance for each `claim`, by which a worker finds what it claimed when the answer was lost."""
+drawn by chance for each `claim`, by which a worker finds what it claimed when the answer was lost. `trace`: the trace
+context of what started it."""
 
 HISTORY: Final = Table(
     "edda_history",
@@ -165,12 +172,16 @@ OUTBOX: Final = Table(
         _key("relayer", optional=True),
         _integer("claim_key", optional=True),
         _text("reason", optional=True),
+        _text("trace", optional=True, since=4),
+        _text("subject", optional=True, since=4),
+        _text("target", optional=True, since=4),
     ),
     key=("instance_id", "seq", "ordinal"),
 )
 """The columns of `OutboxMessage`, and how far the relayer is: `status` begins as `pending`, due at once. Not before
 `due_at_us` may it be sent (a lease, a back-off); once delivered or dead, that is the time when it was settled.
-`relayer` has the lease; `claim_key` names the claim that had it last; `reason`: why the last delivery failed."""
+`relayer` has the lease; `claim_key` names the claim that had it last; `reason`: why the last delivery failed; `trace`:
+the trace context of what sent it."""
 
 WAIT: Final = Table(
     "edda_wait",
@@ -225,7 +236,34 @@ INBOX_HANDLER: Final = Table(
 )
 """The columns of `Subscription`, and until when it is valid: processes that know the workflow renew it."""
 
-TABLES: Final = (WORKER, INSTANCE, HISTORY, OUTBOX, WAIT, INBOX, INBOX_ROUTE, INBOX_FIELDS, INBOX_HANDLER)
+SOURCE: Final = Table(
+    "edda_source",
+    (_key("workflow"), _key("source_hash"), _text("source_text"), _integer("first_seen_at_us")),
+    key=("workflow", "source_hash"),
+    since=5,
+)
+"""The texts of workflows, for people: `source_hash` is that of the instances that were started with one."""
+
+SEARCH: Final = Table(
+    "edda_search",
+    (_key("instance_id"), _key("term"), _integer("created_at_us")),
+    key=("instance_id", "term"),
+    since=6,
+)
+"""By which values of declared search fields an instance is found; see `core.search`. `created_at_us` is its own."""
+
+SEARCH_FIELD: Final = Table(
+    "edda_search_field",
+    (_key("workflow"), _key("path"), _integer("since_us")),
+    key=("workflow", "path"),
+    since=6,
+)
+"""The search fields of each workflow; instances that were started since then have terms for them."""
+
+TABLES: Final = (
+    *(WORKER, INSTANCE, HISTORY, OUTBOX, WAIT, INBOX, INBOX_ROUTE, INBOX_FIELDS, INBOX_HANDLER),
+    *(SOURCE, SEARCH, SEARCH_FIELD),
+)
 
 
 def _names(fields_: Iterable[str]) -> tuple[str, ...]:
@@ -237,6 +275,7 @@ INSTANCE_COLUMNS: Final = _names(InstanceRow._fields)
 HISTORY_COLUMNS: Final = _names(HistoryEvent._fields)
 WAIT_COLUMNS: Final = tuple(column.name for column in WAIT.columns)
 INBOX_COLUMNS: Final = tuple(column.name for column in INBOX.columns)
+SEARCH_COLUMNS: Final = tuple(column.name for column in SEARCH.columns)
 OUTBOX_COLUMNS: Final = (*_names(OutboxMessage._fields), "status", "attempts", "due_at_us")
 
 
@@ -249,6 +288,8 @@ class Index:
     columns: tuple[str, ...]
     where: str = ""
     instead: tuple[str, ...] = ()
+    since: int = 1
+    """The migration that makes it."""
 
 
 INDEXES: Final = (
@@ -265,10 +306,13 @@ INDEXES: Final = (
     Index("edda_instance_owner", "edda_instance", ("owner",), where="owner is not null"),
     # The children of an instance.
     Index("edda_instance_parent", "edda_instance", ("parent_id",), where="parent_id is not null"),
-    # The list that people see, newest first.
+    # The list that people see, of some workflows and statuses; and counts of those. See `sql.reads`.
+    Index("edda_instance_listed", "edda_instance", ("workflow", "status", "created_at_us", "id"), since=2),
+    # The whole list, newest first.
     Index("edda_instance_created", "edda_instance", ("created_at_us", "id")),
-    # What the relayer has to send, by due time; and what was delivered or died, by the time when it did.
-    Index("edda_outbox_due", "edda_outbox", ("status", "due_at_us")),
+    # What the relayer has to send, by due time; and what was delivered or died, by the time when it did. `relayer`:
+    # whose lease it is, for when it is dead; it changes only when `due_at_us` does.
+    Index("edda_outbox_due", "edda_outbox", ("status", "due_at_us", "relayer")),
     # The earliest pending message of an instance.
     Index(
         "edda_outbox_head",
@@ -294,6 +338,8 @@ INDEXES: Final = (
         ("target", "type", "accepted_at_us", "event_key"),
         where="target is not null",
     ),
+    # Instances with a value in a search field, newest first.
+    Index("edda_search_term", "edda_search", ("term", "created_at_us", "instance_id"), since=6),
     # All of a type, to give them routes for fields that nobody had asked for before; and what is old.
     Index("edda_inbox_type", "edda_inbox", ("type", "accepted_at_us", "event_key")),
     Index("edda_inbox_accepted", "edda_inbox", ("accepted_at_us", "event_key")),

@@ -1,7 +1,8 @@
-"""What PostgreSQL and MySQL have in common: three connections for verbs, and a lease line.
+"""What PostgreSQL and MySQL have in common: connections for verbs, and a lease line.
 
 `commit` carries the group commit alone; `desk` everything else; `reaper` is made when a worker has to be reaped,
-because that may wait. With the lease line these are the four that a process needs. Sessions have a pool of their own.
+because that may wait. With the lease line these are the four that a process needs. `look` is made when somebody asks
+for lists and counts. Sessions have a pool of their own.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from edda.storage.port import LeaseLine, Reaped
 from edda.storage.sql import workers
 from edda.storage.sql.database import Lane
 from edda.storage.sql.dialects.base import Dialect
-from edda.storage.sql.migrate import migrate, missing
+from edda.storage.sql.migrate import migrate, missing, must_be_current
 from edda.storage.sql.runner import Runner, StatementHook, Wire
 from edda.storage.sql.server_lease import ServerLeaseLine
 from edda.storage.sql.url import DatabaseUrl
@@ -42,6 +43,8 @@ class ServerDatabase:
         self.url = url
         self.dialect = dialect
         self.session_pool_size = session_pool_size
+        self.read_only = False
+        """The server is to refuse whatever would write."""
         self._hook: StatementHook | None = None
         self._runners: dict[str, Runner] = {}
 
@@ -72,15 +75,31 @@ class ServerDatabase:
 
     # -- life --------------------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
-        if not self._runners:
-            await self.migrate()
-            self._runners = {
-                "commit": Runner(partial(self.connect, in_transactions=not self._writes_at_once()), self.dialect),
-                "desk": Runner(self.connect, self.dialect),
-                "reaper": Runner(self.connect, self.dialect),
-            }
-            self.on_statement = self._hook
+    async def open(self, *, read_only: bool = False) -> None:
+        if self._runners:
+            return
+        if read_only:
+            await self._open_to_look()
+            return
+        await self.migrate()
+        self._runners = {
+            "commit": Runner(partial(self.connect, in_transactions=not self._writes_at_once()), self.dialect),
+            "desk": Runner(self.connect, self.dialect),
+            "reaper": Runner(self.connect, self.dialect),
+            "look": Runner(self.connect, self.dialect),
+        }
+        self.on_statement = self._hook
+
+    async def _open_to_look(self) -> None:
+        self.read_only = True
+        runner = Runner(self.connect, self.dialect)
+        self._runners = {"desk": runner, "look": runner}
+        self.on_statement = self._hook
+        try:
+            await self.run("must_be_current", partial(must_be_current, self.dialect), lane=Lane.LOOK)
+        except BaseException:
+            await self.close()
+            raise
 
     async def migrate(self) -> None:
         """On a connection of its own, whose end gives back what locks it had."""
@@ -129,9 +148,10 @@ class ServerDatabase:
         repeat: bool = True,
         worker: WorkerId | None = None,
     ) -> T:
-        runner = self.runner("commit" if lane is Lane.COMMIT else "desk")
-        atomic = lane is not Lane.READ and name not in self.dialect.single_statements
-        return await runner.run(name, make, atomic=atomic, repeat=repeat or lane is Lane.READ, worker=worker)
+        runner = self.runner(lane.value if lane in (Lane.COMMIT, Lane.LOOK) else "desk")
+        reading = lane in (Lane.READ, Lane.LOOK)
+        atomic = not reading and name not in self.dialect.single_statements
+        return await runner.run(name, make, atomic=atomic, repeat=repeat or reading, worker=worker)
 
     async def note_server_id(self, worker: str, server_id: int) -> None:
         """Remember a connection that writes for a worker, so that a reaper can end it."""

@@ -26,7 +26,7 @@ from edda.storage.port import LeaseLine, Reaped, UnknownOutcome
 from edda.storage.sql.database import Lane
 from edda.storage.sql.dialects.base import Problem
 from edda.storage.sql.dialects.sqlite import PRIMARY_CODES, SqliteDialect
-from edda.storage.sql.migrate import migrate, missing
+from edda.storage.sql.migrate import migrate, missing, must_be_current
 from edda.storage.sql.runner import ATTEMPTS_MAX, DuplicateKeyError
 from edda.storage.sql.sqlite_presence import FileLock, SqliteLeaseLine
 from edda.storage.sql.sqlite_thread import ConnectionThread
@@ -76,12 +76,17 @@ class SqliteDatabase:
         self._session_hold_seconds = session_hold_seconds
         self._writer: ConnectionThread | None = None
         self._reader: ConnectionThread | None = None
+        self._looker: ConnectionThread | None = None
+        """For what people ask; made with the first question."""
         self._looked_for_others = False
 
     # -- life --------------------------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
+    async def open(self, *, read_only: bool = False) -> None:
         if self._writer is not None:
+            return
+        if read_only:
+            await self._open_to_look()
             return
         self._writer = ConnectionThread("edda-sqlite-writer", self._connect_writer)
         try:
@@ -95,7 +100,31 @@ class SqliteDatabase:
             await self.close()
             raise
 
+    async def _open_to_look(self) -> None:
+        if self.path is None or not self.path.exists():
+            raise StorageError(
+                "A SQLite database in memory cannot be seen from outside its process"
+                if self.path is None
+                else f"There is no SQLite database {self.path}. An app makes it when it begins, or now: edda db upgrade"
+            )
+        await self._run_read(
+            await self._look_thread(self.path), "must_be_current", partial(must_be_current, self.dialect)
+        )
+
+    async def _look_thread(self, path: Path) -> ConnectionThread:
+        if self._looker is None:
+            self._looker = ConnectionThread("edda-sqlite-looker", partial(self._connect_reader, path))
+            try:
+                await self._looker.start()
+            except BaseException:
+                self._looker = None
+                raise
+        return self._looker
+
     async def close(self) -> None:
+        looker, self._looker = self._looker, None
+        if looker is not None:
+            await looker.stop()
         reader, self._reader = self._reader, None
         if reader is not None:
             await reader.stop()
@@ -113,6 +142,7 @@ class SqliteDatabase:
     def _connect_reader(self, path: Path) -> sqlite3.Connection:
         connection = self._connect(f"{path.as_uri()}?mode=ro")
         connection.execute("pragma wal_autocheckpoint = 0")
+        connection.execute("pragma query_only = 1")
         return connection
 
     def _connect(self, target: str) -> sqlite3.Connection:
@@ -153,9 +183,13 @@ class SqliteDatabase:
         worker: WorkerId | None = None,
     ) -> T:
         del repeat, worker  # nothing lies between us and the database that could break
-        if self._writer is None:
+        if self._writer is None and self._looker is None:
             raise StorageError("the store is closed")
-        if lane is Lane.READ:
+        if self.path is not None and (lane is Lane.LOOK or self._writer is None):
+            assert lane in (Lane.READ, Lane.LOOK), "opened to look"
+            return await self._run_read(await self._look_thread(self.path), name, make)
+        assert self._writer is not None
+        if lane in (Lane.READ, Lane.LOOK):
             return await self._run_read(self._reader or self._writer, name, make)
         self._look_for_others()
         attempt = 0
@@ -191,9 +225,15 @@ class SqliteDatabase:
     def execute(self, connection: sqlite3.Connection, name: str, statement: Statement) -> Rows:
         if self.on_statement is not None:
             self.on_statement(name, statement)
-        if statement.many:
-            return Rows((), connection.executemany(statement.text, statement.params).rowcount)
-        cursor = connection.execute(statement.text, statement.params)
+        try:
+            if statement.many:
+                return Rows((), connection.executemany(statement.text, statement.params).rowcount)
+            cursor = connection.execute(statement.text, statement.params)
+        except (
+            OverflowError,
+            UnicodeEncodeError,
+        ) as error:  # of 65 bits, or with half a character: refused, like others
+            raise sqlite3.DataError(str(error)) from error
         return Rows(cursor.fetchall() if cursor.description else (), cursor.rowcount)
 
     def _meaning(self, error: sqlite3.Error) -> Exception:

@@ -13,15 +13,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from edda.core.commit import Batch, BatchOutcome, Commit, Creation, NewInstance, Verdict
-from edda.core.history import HistoryEvent, InstanceId, WorkerId
+from edda.core.history import InstanceId, WorkerId
 from edda.core.lifecycle import Status
 from edda.exceptions import StorageError
 from edda.storage.port import Claims, InstanceRow, LeaseLine, Notice, Reaped, UnknownOutcome, UserTransaction
-from edda.storage.sql import claims, commits, people, reader, workers
+from edda.storage.reads import Source
+from edda.storage.retention import BEGINNING, Place, Pruned
+from edda.storage.sql import claims, commits, people, reader, retention, search, workers
+from edda.storage.sql import sources as kept
 from edda.storage.sql.database import Database, Lane
 from edda.storage.sql.dialects.base import Problem
 from edda.storage.sql.inbox_store import SqlInbox
 from edda.storage.sql.outbox_store import SqlOutbox
+from edda.storage.sql.reads_store import SqlReads
 from edda.storage.sql.runner import DuplicateKeyError
 from edda.storage.sql.verb import Verb
 
@@ -32,7 +36,7 @@ RACES_MAX: Final = 10
 """How often a batch may meet starts, or a retry a row of history, that another made a moment ago."""
 
 
-class SqlStore(SqlInbox, SqlOutbox):
+class SqlStore(SqlReads, SqlInbox, SqlOutbox):
     """A `Store` on SQLite, PostgreSQL, MySQL or MariaDB."""
 
     def __init__(self, database: Database) -> None:
@@ -162,8 +166,29 @@ class SqlStore(SqlInbox, SqlOutbox):
     async def reap(self, dead: WorkerId) -> Reaped | None:
         return await self.database.reap(dead, partial(workers.reap, self._dialect, dead, self.database.present()))
 
+    async def announce(self, worker: WorkerId, workflows: Sequence[str]) -> None:
+        await self.database.run("announce", partial(workers.announce, worker, workflows), lane=Lane.DESK)
+
     async def retire(self, worker: WorkerId) -> None:
         await self.database.run("retire", partial(workers.retire, self._dialect, worker), lane=Lane.DESK)
+
+    # -- sources -----------------------------------------------------------------------------------------------------
+
+    async def declare_search_fields(self, fields: Mapping[str, Collection[str]]) -> None:
+        await self.database.run("declare_search_fields", partial(search.declare, self._dialect, fields), lane=Lane.DESK)
+
+    async def keep_sources(self, sources: Sequence[Source]) -> None:
+        await self.database.run("keep_sources", partial(kept.keep, self._dialect, sources), lane=Lane.DESK)
+
+    # -- forgetting --------------------------------------------------------------------------------------------------
+
+    async def prune(self, *, age_us: int, after: Place = BEGINNING, dry: bool = False) -> Pruned:
+        make = partial(retention.prune, self._dialect, age_us=age_us, after=after, dry=dry)
+        return await self.database.run("prune", make, lane=Lane.DESK)
+
+    async def forget_workers(self, *, age_us: int) -> int:
+        make = partial(retention.forget_workers, self._dialect, age_us=age_us)
+        return await self.database.run("forget_workers", make, lane=Lane.DESK)
 
     # -- verbs of people ---------------------------------------------------------------------------------------------
 
@@ -181,15 +206,6 @@ class SqlStore(SqlInbox, SqlOutbox):
         raise StorageError(f"Others wrote to the history of {instance_id} again and again")
 
     # -- reading -----------------------------------------------------------------------------------------------------
-
-    async def instance(self, instance_id: InstanceId) -> InstanceRow | None:
-        return (await self.instances([instance_id])).get(instance_id)
-
-    async def instances(self, ids: Sequence[InstanceId]) -> Mapping[InstanceId, InstanceRow]:
-        return await self.database.run("instances", partial(reader.instances, self._dialect, ids), lane=Lane.READ)
-
-    async def histories(self, ids: Sequence[InstanceId]) -> Mapping[InstanceId, list[HistoryEvent]]:
-        return await self.database.run("histories", partial(reader.histories, self._dialect, ids), lane=Lane.READ)
 
     async def list_instances(
         self, *, status: Status | None = None, workflow: str | None = None, limit: int = 50, before: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -113,6 +114,14 @@ def parse(url: str) -> DatabaseUrl:
     )
 
 
+def without_secrets(url: str) -> str:
+    """The URL without its password, well quoted or not, and without options, which may have one, too."""
+    scheme, separator, rest = url.partition("?")[0].partition("://")
+    user, at, address = rest.rpartition("@")
+    shown = re.fullmatch(r"(\[[^\]]*\]|[^:/]*)(:\d+(?=/|$))?[^/]*(/.*)?", address)
+    return f"{scheme}{separator}{user.partition(':')[0]}{at}{''.join(shown.groups('') if shown else ())}"
+
+
 def _host_and_port(address: str, url: str) -> tuple[str | None, int | None]:
     if address.startswith("["):  # IPv6
         host, _, port = address[1:].partition("]")
@@ -120,5 +129,9 @@ def _host_and_port(address: str, url: str) -> tuple[str | None, int | None]:
     else:
         host, _, port = address.partition(":")
     if port and not port.isdigit():
-        raise StorageError(f"'{port}' is no port number in the database URL of {url.partition('://')[0]}://{host}")
+        # What follows is not shown: it may be a piece of a password.
+        raise StorageError(
+            f"The port in the database URL {url.partition('://')[0]}://… is no number; "
+            "in a password, write / as %2F, ? as %3F and @ as %40"
+        )
     return unquote(host) or None, int(port) if port else None

@@ -11,12 +11,14 @@ Laws:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from typing import Final
 
 from edda.core.history import InstanceId, WorkerId
 from edda.core.lifecycle import CRASHED_TOO_OFTEN, CRASHES_TO_QUARANTINE, Status
 from edda.storage.port import Reaped, Renewal
+from edda.storage.sql import outbox
 from edda.storage.sql.dialects.base import Dialect
 from edda.storage.sql.rows import ids
 from edda.storage.sql.verb import Row, Statement, Verb
@@ -44,6 +46,12 @@ def renew(dialect: Dialect, worker: WorkerId, *, lease_us: int) -> Verb[Renewal]
         (lease_us, worker),
     )
     return (yield from look_alive(dialect, worker))
+
+
+def announce(worker: WorkerId, workflows: Sequence[str]) -> Verb[None]:
+    """Write down which workflows a worker runs."""
+    text = json.dumps(list(workflows), ensure_ascii=False, separators=(",", ":"))
+    yield Statement("update edda_worker set workflows = ? where id = ?", (text, worker))
 
 
 def look_alive(dialect: Dialect, worker: WorkerId) -> Verb[Renewal]:
@@ -118,6 +126,7 @@ def reap(dialect: Dialect, dead: WorkerId, present: Collection[WorkerId] | None)
             "crashes = crashes + 1 where owner = ?",
             (now_us, CRASHED_TOO_OFTEN, dead),
         )
+    yield from outbox.end_leases(dialect, dead, now_us)
     return _reaped(held)
 
 
@@ -150,4 +159,5 @@ def retire(dialect: Dialect, worker: WorkerId) -> Verb[tuple[InstanceId, ...]]:
             "update edda_instance set owner = null, claimable_at_us = created_at_us, updated_at_us = ? where owner = ?",
             (now_us, worker),
         )
+    yield from outbox.end_leases(dialect, worker, now_us)
     return ids(list(held))

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from edda.core.commit import Batch, BatchOutcome, Commit, End, Stay, Verdict
 from edda.core.history import Kind, WorkerId
 from edda.storage.port import Reaped
-from tests.simulation.canonical import Canonical
+from tests.simulation.canonical import ASKED, Canonical, answering
 from tests.simulation.faults import CRASHES, Fault
 
 ACCEPTED: Final = frozenset({Verdict.COMMITTED, Verdict.WOKEN})
@@ -40,7 +40,7 @@ class Mark(NamedTuple):
     """Something that a transaction does to an instance."""
 
     suffix: str
-    """Of the instance: empty for the cell's own, `/...` for a child."""
+    """Of the instance: empty for the cell's own, `/...` for a child, or for what an event of it started."""
     what: str
     nth: int = 1
 
@@ -90,16 +90,21 @@ class Cell:
             fault=self.fault,
         )
 
+    def suffix_of(self, instance_id: str) -> str:
+        """What tells it from the others of the cell, the same in each of its runs."""
+        return instance_id.removeprefix(self.id) if instance_id.startswith(self.id) else f"/{ASKED.workflow}"
+
     def started(self) -> Boundary:
         return frozenset({Mark("", "start")})
 
     def written(self, commit: Commit, *, where: str) -> Boundary:
         """The marks of a commit; `where` tells a `ctx.session` from the group commit."""
-        suffix = commit.instance_id.removeprefix(self.id)
+        suffix = self.suffix_of(commit.instance_id)
         counted: Counter[tuple[str, str]] = Counter()
         whats = [f"{where} {record.kind} {record.call_id}" for record in commit.records]
         if not isinstance(commit.row, Stay):
             whats.append(type(commit.row).__name__)
+        whats += [f"wait {wait.call_id}" for wait in commit.waits]  # which may be all that is written
         for what in whats:
             counted[suffix, what] += 1
         return frozenset(
@@ -108,7 +113,7 @@ class Cell:
 
     def claimed(self, instance_id: str) -> Boundary:
         """A claim goes on with what was parked, or it follows a crash, and then it has no mark."""
-        suffix = instance_id.removeprefix(self.id)
+        suffix = self.suffix_of(instance_id)
         return frozenset({Mark(suffix, "claim", self._done[suffix, "Park"])}) if suffix in self._parked else frozenset()
 
     def pass_boundary(self, boundary: Boundary) -> Fault | None:
@@ -135,12 +140,18 @@ class Board:
     """(kind of boundary, fault) -> how many crashes came there."""
     killed: dict[str, float] = field(default_factory=dict[str, float])
     """Workers whose process died, and when."""
+    answering: dict[str, str] = field(default_factory=dict[str, str])
+    """What an event started, or will start -> the cell of who sent it."""
     delays: list[float] = field(default_factory=list[float])
     """Seconds from a death until somebody freed what the dead had held."""
 
     def cells_of(self, ids: Iterable[str]) -> list[Cell]:
-        """The cells that these instances belong to: a child's id begins with its parent's."""
-        return list(dict.fromkeys(self.cells[instance_id.partition("/")[0]] for instance_id in ids))
+        """The cells that these instances belong to."""
+        return list(dict.fromkeys(self.cells[self.cell_id_of(instance_id)] for instance_id in ids))
+
+    def cell_id_of(self, instance_id: str) -> str:
+        """A child's id begins with its parent's; what an event started belongs to who sent that."""
+        return self.answering.get(instance_id, instance_id.partition("/")[0])
 
     def marks_of(self, batch: Batch, *, where: str = "write") -> dict[str, Boundary]:
         """What a batch does to each cell."""
@@ -151,6 +162,8 @@ class Board:
         for commit in batch.commits:
             (cell,) = self.cells_of([commit.instance_id])
             found[cell.id] |= cell.written(commit, where=where)
+            for started in filter(None, (answering(post.event) for post in commit.posts)):
+                self.answering[started] = cell.id
         return found
 
     def marks_of_claims(self, ids: Iterable[str]) -> dict[str, Boundary]:

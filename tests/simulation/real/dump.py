@@ -88,15 +88,15 @@ async def dump(url: str, board: Board) -> Dump:
         await store.close()
     cells: dict[str, CellDump] = defaultdict(CellDump)
     for instance_id, row in rows.items():
-        found = cells[_cell(instance_id)]
+        found = cells[board.cell_id_of(instance_id)]
         found.rows[instance_id] = row
         found.history[instance_id] = list(histories[instance_id])
     for instance_id, call_id in effects:
-        cells[_cell(instance_id)].effects.append(("effect", instance_id, call_id))
+        cells[board.cell_id_of(instance_id)].effects.append(("effect", instance_id, call_id))
     for instance_id, seq in messages:
-        cells[_cell(instance_id)].outbox.append(Message(instance_id, seq))
+        cells[board.cell_id_of(instance_id)].outbox.append(Message(instance_id, seq))
     for instance_id, call_id in waits:
-        cells[_cell(instance_id)].waits.add((instance_id, call_id))
+        cells[board.cell_id_of(instance_id)].waits.add((instance_id, call_id))
     for cell in cells.values():
         cell.inbox = {one.key: one for one in inbox}
     return Dump(dict(cells), {row[0] for row in workers} - board.killed.keys())
@@ -152,9 +152,8 @@ class _World:
 
     def note(self, *_: object) -> None: ...
 
-
-def _cell(instance_id: str) -> str:
-    return instance_id.partition("/")[0]
+    def messages(self) -> Sequence[Message]:
+        return self.store.outbox
 
 
 async def _read(store: Any, text: str) -> Sequence[Row]:

@@ -81,7 +81,8 @@ class Fleet:
             next_url = f"sqlite:///{path.parent.parent / str(self._booted)}/edda.db"
         process = Process(self._booted, self.board, self.url, on_death=self._follow, next_url=next_url)
         await process.boot()
-        self._living.append(process)
+        if not process.dead:
+            self._living.append(process)
 
     def _follow(self, dead: Process) -> None:
         """Another process takes the place of a dead one at once."""

@@ -42,6 +42,7 @@ class Process:
         self.url = url
         self.next_url = next_url
         self.dead = False
+        self._booted = False
         self.workers: list[str] = []
         self.app = MortalApp(self)
         self._on_death = on_death
@@ -87,8 +88,16 @@ class Process:
     # -- life and death -----------------------------------------------------------------------------------------------
 
     async def boot(self) -> None:
-        await self.app.initialize()
+        """Its worker claims before everything else is ready, so it may die meanwhile."""
+        try:
+            await self.app.initialize()
+        except EddaError:
+            if not self.dead:
+                raise
         self._engine = self.app._engine
+        self._booted = True
+        if self.dead:
+            self._fall()
 
     async def leave(self) -> None:
         """Shut down in order."""
@@ -124,23 +133,24 @@ class Process:
 
     def _fall(self) -> None:
         """Drop everything that the engine has in memory; nothing of it may be written or told."""
+        if not self._booted:
+            return  # `boot` comes back to it
         engine = self._engine
-        assert engine is not None
-        worker = engine.worker
+        worker = engine.worker if engine is not None else None
         self.board.died(self.workers, self._held)
-        engine._stopping = True
+        if engine is not None:
+            engine._stopping = True
         if worker is not None:
             worker._declared_dead()
         self._funeral = self._loop.create_task(self._bury(worker), name=f"funeral of process {self.number}")
         self._on_death(self)
 
     async def _bury(self, worker: Any) -> None:
-        engine = self._engine
-        assert engine is not None
         with contextlib.suppress(EddaError, OSError):
             if worker is not None:
                 await worker.stop()
-            await engine.stop()
+            if self._engine is not None:
+                await self._engine.stop()
         self.app._engine = self.app._home = None
 
     async def buried(self) -> None:

@@ -12,7 +12,7 @@ from edda.storage.sql import open_store
 from tests.databases import fresh_database
 from tests.storage.verb_pairs.matrix import Case, Cell, Matrix, Table, cases, total
 from tests.storage.verb_pairs.orders import Order
-from tests.storage.verb_pairs.situations import SITUATIONS, VERBS
+from tests.storage.verb_pairs.outbox import SITUATIONS, VERBS
 
 COLUMNS = (
     "first",

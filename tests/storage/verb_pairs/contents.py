@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from edda.core.commit import OutboxMessage
 from edda.core.history import HistoryEvent
 from edda.core.lifecycle import ENDED
 from edda.core.routing import fields_text
 from edda.storage.memory import MemoryStore
+from edda.storage.outbox import DEAD, PENDING
 from edda.storage.port import InstanceRow
 from edda.storage.sql.database import Lane
 from edda.storage.sql.rows import (
@@ -42,10 +44,10 @@ from tests.storage.support import comparable, timeless, wipe_verb
 
 BEGIN_US: Final = 1_700_000_000_000_000
 INSERTS: Final = {
-    "edda_worker": insert("edda_worker", tuple(column.name for column in WORKER.columns)),
+    "edda_worker": insert("edda_worker", tuple(column.name for column in WORKER.columns if column.since == 1)),
     "edda_instance": insert("edda_instance", NEW_INSTANCE_COLUMNS),
     "edda_history": insert("edda_history", HISTORY_COLUMNS),
-    "edda_outbox": insert("edda_outbox", OUTBOX_COLUMNS),
+    "edda_outbox": insert("edda_outbox", (*OUTBOX_COLUMNS, "relayer", "claim_key", "reason")),
     "edda_wait": insert("edda_wait", tuple(column.name for column in WAIT.columns)),
     "edda_inbox": insert("edda_inbox", INBOX_COLUMNS),
     "edda_inbox_route": insert("edda_inbox_route", tuple(column.name for column in INBOX_ROUTE.columns)),
@@ -108,7 +110,7 @@ def of_model(model: MemoryStore) -> Contents:
     return Contents(
         instances={name: _instance(row, model.seen_wakes[name], now_us) for name, row in model.rows.items()},
         histories={name: comparable(history) for name, history in model.history.items() if history},
-        outbox=tuple(sorted((each.instance_id, each.seq, each.ordinal, each.id) for each in model.outbox)),
+        outbox=tuple(sorted(_message(model, each, now_us) for each in model.outbox)),
         workers={
             name: _worker("alive" if worker.alive else "dead", worker.lease_until_us, now_us)
             for name, worker in model.workers.items()
@@ -122,6 +124,27 @@ def of_model(model: MemoryStore) -> Contents:
             sorted((kind, fields_text(some), at) for kind, sets in model.fields.items() for some, at in sets.items())
         ),
     )
+
+
+def _message(model: MemoryStore, message: OutboxMessage, now_us: int) -> tuple[Any, ...]:
+    relay = model._relay(message)
+    told = _relayed(relay.status, relay.attempts, relay.due_at_us, relay.leased, relay.reason, now_us)
+    return (message.instance_id, message.seq, message.ordinal, message.id, *told)
+
+
+def _relayed(
+    status: str, attempts: int, due_at_us: int, leased: bool, reason: str | None, now_us: int
+) -> tuple[Any, ...]:
+    """How far a message has come. When it was settled, and why it once was not delivered, says nothing any more."""
+    due = status == PENDING and due_at_us <= now_us
+    return (status, attempts, due, leased, reason if status == DEAD else None)
+
+
+def _outbox_row(model: MemoryStore, message: OutboxMessage) -> tuple[Any, ...]:
+    relay = model._relay(message)
+    *columns, _, _, _ = outbox_row(message)
+    relayer = (relay.relayer or "a relayer") if relay.leased else None
+    return (*columns, relay.status, relay.attempts, relay.due_at_us, relayer, relay.claim_key, relay.reason or None)
 
 
 def _worker(state: str, lease_until_us: int, now_us: int) -> str:
@@ -145,7 +168,8 @@ def _read(now: str) -> Verb[Contents]:
     instances, _ = yield Statement(f"select seen_wakes, {INSTANCE_LIST} from edda_instance")
     records, _ = yield Statement(f"select {HISTORY_LIST} from edda_history order by instance_id, seq")
     messages, _ = yield Statement(
-        "select instance_id, seq, ordinal, id from edda_outbox order by instance_id, seq, ordinal"
+        "select instance_id, seq, ordinal, id, status, attempts, due_at_us, relayer is not null, reason "
+        "from edda_outbox order by instance_id, seq, ordinal"
     )
     inbox, _ = yield Statement("select event_key, id, routed, woken_to from edda_inbox")
     routes, _ = yield Statement("select event_key, route from edda_inbox_route")
@@ -161,7 +185,7 @@ def _read(now: str) -> Verb[Contents]:
     return Contents(
         instances={row[1]: _instance(instance_row(row[1:]), row[0], now_us) for row in instances},
         histories=histories,
-        outbox=tuple((row[0], row[1], row[2], row[3]) for row in messages),
+        outbox=tuple((*row[:4], *_relayed(row[4], row[5], row[6], bool(row[7]), row[8], now_us)) for row in messages),
         workers={row[0]: _worker(row[1], row[2], now_us) for row in workers},
         events={row[1]: (int(row[2]), row[3], *sorted(found_by.get(row[0], ()))) for row in inbox},
         waits=tuple(sorted(tuple(row) for row in waits)),
@@ -191,7 +215,7 @@ def _load(model: MemoryStore) -> Verb[None]:
         ],
         "edda_instance": [_columns(row, model.seen_wakes[name]) for name, row in model.rows.items()],
         "edda_history": [record for history in model.history.values() for record in history],
-        "edda_outbox": [outbox_row(message) for message in model.outbox],
+        "edda_outbox": [_outbox_row(model, message) for message in model.outbox],
         "edda_wait": [(name, *wait) for (name, _), wait in model.waits.items()],
         "edda_inbox": [
             (

@@ -18,11 +18,14 @@ from edda.storage.memory import MemoryStore
 from tests.storage.verb_pairs import contents
 from tests.storage.verb_pairs.arena import Arena, arena
 from tests.storage.verb_pairs.orders import Order, Orders, Outcome, answer, arranged, orders
-from tests.storage.verb_pairs.situations import MEETING, SITUATIONS, VERBS, Act, Situation
+from tests.storage.verb_pairs.outbox import SITUATIONS, VERBS
+from tests.storage.verb_pairs.situations import MEETING, Act, Situation
 
 PATIENCE_SECONDS: Final = 20.0
 CASES_OF_A_SAMPLE: Final = 5
 """Per pair: all pairs then take half a minute on each server."""
+CASES_OF_ONE_SITUATION: Final = 1
+"""Where a pair has no more situations than one."""
 FIRST_LOOK_SECONDS: Final = 0.003
 """Most verbs have ended by then, and nobody has to ask the server."""
 
@@ -54,7 +57,8 @@ def cases(
     for situation in situations:
         for one in situation.acts:
             for two in situation.acts:
-                if first in (None, one.verb) and second in (None, two.verb):
+                apart = situation.only and not {one.verb, two.verb} & situation.only
+                if first in (None, one.verb) and second in (None, two.verb) and not apart:
                     yield Case(situation=situation, first=one, second=two)
 
 
@@ -63,8 +67,9 @@ def sample(first: str) -> list[Case]:
     chosen: list[Case] = []
     for turn, second in enumerate(VERBS):
         found = list(cases(first=first, second=second))
-        step = max(1, len(found) // CASES_OF_A_SAMPLE)
-        chosen += found[turn % step :: step][:CASES_OF_A_SAMPLE]
+        most = CASES_OF_A_SAMPLE if len({case.situation.name for case in found}) > 1 else CASES_OF_ONE_SITUATION
+        step = max(1, len(found) // most)
+        chosen += found[turn % step :: step][:most]
     return chosen
 
 

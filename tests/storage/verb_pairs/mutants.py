@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, Final
 
-from edda.storage.sql import claims, commits, mail, runner, workers
+from edda.storage.sql import claims, commits, mail, outbox, runner, workers
 from edda.storage.sql.verb import Verb
 
 Mutant = Callable[[], AbstractContextManager[None]]
@@ -73,6 +73,16 @@ def claim_without_a_lock() -> AbstractContextManager[None]:
 @mutant("a reaper does not lock before it looks", ("reap", "renew"))
 def reap_without_a_lock() -> AbstractContextManager[None]:
     return _swapped(workers, "reap", partial(_without, (" for update",)))
+
+
+@mutant("a relayer does not lock what it leases", ("lease", "lease"))
+def lease_without_a_lock() -> AbstractContextManager[None]:
+    return _swapped(outbox, "claim", partial(_without, (" for update skip locked",)))
+
+
+@mutant("a settlement does not lock what it looks at", ("delivered", "lease"), ("dead", "lease"))
+def settle_without_a_lock() -> AbstractContextManager[None]:
+    return _swapped(outbox, "settle", partial(_without, (" for update",)))
 
 
 @mutant("a cancel is several transactions", ("cancel", "finish"))

@@ -1,24 +1,31 @@
 """What the model says about two acts, one after the other; and whether what the database did is one of that.
 
 A claim may pass over instances that the other act has locked: they stay claimable, and are found by the next look. So
-for a claim that came while the other one held locks, the orders in which it did not see some of those count, too.
+for a claim that came while the other one held locks, the orders in which it did not see some of those count, too. The
+same holds for a relayer that leases messages, and for the purge of old ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from itertools import combinations
-from typing import Any
+from typing import Any, Final
 
 from edda.core.history import InstanceId, WorkerId
 from edda.storage.memory import MemoryStore
-from edda.storage.port import Claims, Fenced
+from edda.storage.memory_outbox import key_of
+from edda.storage.outbox import OutboxClaims
+from edda.storage.port import Claims, Fenced, Reaped
 from tests.storage.support import World, comparable
 from tests.storage.verb_pairs import contents
 from tests.storage.verb_pairs.contents import Contents
 from tests.storage.verb_pairs.situations import Act, Actor, Situation
+
+PASSING: Final = frozenset({"claim", "lease", "purge", "reap", "release"})
+"""They take what nobody has locked: instances, or messages (a reaper ends the leases of those)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +93,8 @@ async def orders(situation: Situation, first: Act, second: Act) -> Orders:
     begin = await arranged(situation)
     passing: list[Outcome] = []
     for claiming, other in ((first, second), (second, first)):
-        if claiming.verb == "claim":
-            for passed in _subsets(other.touches(begin)):
+        if claiming.verb in PASSING:
+            for passed in _subsets(_passable(claiming, other.touches(begin))):
                 passing.append(await _one_after_the_other(situation, first, second, claiming, passed))
                 passing.append(await _one_after_the_other(situation, second, first, claiming, passed, swapped=True))
     return Orders(
@@ -95,6 +102,11 @@ async def orders(situation: Situation, first: Act, second: Act) -> Orders:
         second_first=await _one_after_the_other(situation, second, first, swapped=True),
         passing=passing,
     )
+
+
+def _passable(claiming: Act, names: Collection[str]) -> list[str]:
+    """A claim passes over instances, the others over messages."""
+    return [name for name in names if name.startswith("outbox of ") is not (claiming.verb == "claim")]
 
 
 def _subsets(names: Collection[str]) -> list[frozenset[str]]:
@@ -149,3 +161,32 @@ class _Passing:
     ) -> Claims:
         seen = [name for name in self.model.rows if name not in self.passed and (ids is None or name in ids)]
         return await self.model.claim(worker, workflows=workflows, limit=limit, suspects=suspects, ids=seen)
+
+    async def claim_outbox(self, relayer: str, *, limit: int, lease_us: int) -> OutboxClaims:
+        """What is passed over has taken its place among the first so many: then it is fewer, and there is more."""
+        now_us, model = self.model.now_us(), self.model
+        heads = sorted((model._relay(head).due_at_us, key_of(head)) for head in model._heads())
+        due = [key for due_at_us, key in heads if due_at_us <= now_us][:limit]
+        left = sum(f"outbox of {key[0]}" not in self.passed for key in due)
+        with self._hidden():
+            return await model.claim_outbox(relayer, limit=left, lease_us=lease_us)
+
+    async def reap(self, dead: WorkerId) -> Reaped | None:
+        with self._hidden():
+            return await self.model.reap(dead)
+
+    async def retire(self, worker: WorkerId) -> None:
+        with self._hidden():
+            await self.model.retire(worker)
+
+    async def purge_outbox(self, *, age_us: int) -> int:
+        with self._hidden():
+            return await self.model.purge_outbox(age_us=age_us)
+
+    @contextmanager
+    def _hidden(self) -> Iterator[None]:
+        """Messages of these instances are not there."""
+        passed = [each for each in self.model.outbox if f"outbox of {each.instance_id}" in self.passed]
+        self.model.outbox[:] = [each for each in self.model.outbox if each not in passed]
+        yield
+        self.model.outbox.extend(passed)

@@ -61,6 +61,8 @@ class Situation:
     acts: tuple[Act, ...]
     mail: bool = False
     """There are events: what counts is who was woken when all of them were led to their end, not how often."""
+    only: frozenset[str] = frozenset()
+    """Only pairs with one of these verbs are played in it, if there are any; others have situations of their own."""
 
 
 # -- acts -----------------------------------------------------------------------------------------------------------
@@ -818,7 +820,7 @@ MEETING: Final = Situation(
 )
 """Not part of the matrix: that event and wait do not miss each other is no question of serial orders."""
 
-SITUATIONS: Final = (
+MAIL_SITUATIONS: Final = (
     ONE_RUNS,
     LAPSED,
     MOVED_ON,
@@ -831,7 +833,7 @@ SITUATIONS: Final = (
     GONE,
     MAIL,
 )
-VERBS: Final = (
+MAIL_VERBS: Final = (
     "create",
     "start",
     "claim",

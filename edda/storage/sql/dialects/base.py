@@ -15,9 +15,10 @@ from typing import Any, ClassVar
 
 from edda.core.commit import Batch, BatchOutcome
 from edda.core.history import InstanceId, WorkerId
+from edda.core.routing import EventKey
 from edda.storage.port import Claims
-from edda.storage.sql.schema import Index, Kind, Table
-from edda.storage.sql.verb import Statement, Verb
+from edda.storage.sql.schema import Column, Index, Kind, Table
+from edda.storage.sql.verb import Row, Statement, Verb
 
 
 class Problem(Enum):
@@ -121,6 +122,16 @@ class Dialect:
         """Selects with an order and a limit of their own, one after the other."""
         return " union all ".join(f"select * from ({branch}) branch_{n}" for n, branch in enumerate(branches))
 
+    def distinct(self, column: str, table: str, *, limit: int) -> str:
+        """The select of each value once, by hops along an index that begins with the column: it is never read whole."""
+        first = f"select {column} from {table} order by {column} limit 1"
+        following = f"select t.{column} from {table} t where t.{column} > named.name order by t.{column} limit 1"
+        return (
+            f"with recursive named (name, n) as (select ({first}), 1 union all select ({following}), n + 1 "
+            f"from named where named.name is not null and n < {limit:d}) "
+            "select name from named where name is not null"
+        )
+
     def first_of_each(self, first: First, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
         """The select of one row for each of some values, and its parameters."""
         branch = (
@@ -128,6 +139,18 @@ class Dialect:
             f"where {first.by} = ? and {first.where} order by {first.order} limit 1"
         )
         return self.union([branch] * len(values)), tuple(values)
+
+    def bytes_of(self, column: str) -> str:
+        """How many bytes a value has as it is stored; none if there is no value."""
+        return f"coalesce(octet_length({column}), 0)"
+
+    def position(self, column: str) -> str:
+        """The expression that is above 0 where a text holds the text given as parameter."""
+        return f"instr({column}, ?)"
+
+    def present(self, worker: str) -> str:
+        """Whether the session lock of a row of `edda_worker` is taken: 1, 0, or null where that is unknown."""
+        return "null"
 
     def absent(self, present: Collection[WorkerId] | None) -> tuple[str, tuple[Any, ...]]:
         """The condition that nobody holds the presence of a row of `edda_worker`, and its parameters.
@@ -153,6 +176,10 @@ class Dialect:
         claim_key: int,
     ) -> Verb[Claims] | None:
         """None: as `claims.claim` does it."""
+        return None
+
+    def store_events(self, rows: Sequence[Row], routes: Sequence[Row]) -> Verb[set[EventKey]] | None:
+        """Insert rows of the inbox where absent, and the routes of those; returns which. None: as `inbox` does it."""
         return None
 
     # -- errors ------------------------------------------------------------------------------------------------------
@@ -206,6 +233,15 @@ class Dialect:
 
     def index_columns(self, index: Index) -> tuple[str, ...]:
         return index.columns if self.partial_indexes else index.instead or index.columns
+
+    def add_column(self, table: Table, column: Column) -> list[str]:
+        """Statements that add an optional column to a table that is there. They may fail where that was done already,
+        unless tables are changed outside of transactions."""
+        return [f"alter table {table.name} add column {column.name} {self.types[column.kind]}"]
+
+    def add_index(self, index: Index) -> list[str]:
+        """Statements that add an index to a table that is there, doing nothing where that was done already."""
+        return [self._create_index(index)]
 
     def _create_index(self, index: Index) -> str:
         where = f" where {index.where}" if index.where and self.partial_indexes else ""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 
 from edda.core.history import WorkerId
 from edda.storage.sql.dialects.base import Dialect, Problem
-from edda.storage.sql.schema import Kind, Table
+from edda.storage.sql.schema import Column, Index, Kind, Table
 from edda.storage.sql.verb import Statement
 
 RETRY_CODES: Final = frozenset({1020, 1205, 1213})
@@ -70,6 +70,10 @@ class MysqlDialect(Dialect):
         """A derived table could not lock its rows."""
         return " union all ".join(f"({branch})" for branch in branches)
 
+    def distinct(self, column: str, table: str, *, limit: int) -> str:
+        """It hops by itself (and would not in a recursive statement)."""
+        return f"select distinct {column} from {table} order by {column} limit {limit:d}"
+
     def update_many(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Statement:
         """One statement for all rows: the driver would send one for each. The new values come first in the join.
 
@@ -82,8 +86,25 @@ class MysqlDialect(Dialect):
         text = f"update ({values}) n straight_join {table} t force index (primary) on t.id = n.id set {sets}"
         return Statement(text, tuple(value for row in rows for value in row))
 
+    def present(self, worker: str) -> str:
+        return f"case when presence = 1 then is_free_lock({presence_name(worker)}) = 0 end"
+
     def absent(self, present: Collection[WorkerId] | None) -> tuple[str, tuple[Any, ...]]:
         return f"(presence = 1 and is_free_lock({presence_name('id')}) = 1)", ()
+
+    def add_index(self, index: Index) -> list[str]:
+        """MySQL would refuse to make it twice, which happens when a process died after making it."""
+        columns = ", ".join(self.index_columns(index))
+        return _unless_there(
+            f"create index {index.name} on {index.table} ({columns})",
+            f"statistics where table_name = '{index.table}' and index_name = '{index.name}'",
+        )
+
+    def add_column(self, table: Table, column: Column) -> list[str]:
+        return _unless_there(
+            f"alter table {table.name} add column {column.name} {self.types[column.kind]}",
+            f"columns where table_name = '{table.name}' and column_name = '{column.name}'",
+        )
 
     def migration_lock(self) -> list[Statement]:
         return [Statement("select get_lock(concat('edda:migrate:', md5(database())), 60)")]
@@ -99,3 +120,13 @@ class MysqlDialect(Dialect):
         if code in LOST_CODES or code in LOST_CODES_MORE:
             return Problem.LOST
         return Problem.OTHER
+
+
+def _unless_there(change: str, found: str) -> list[str]:
+    """A change of the tables, unless the catalogue has it already."""
+    return [
+        f"set @edda = (select if(count(*) = 0, '{change}', 'do 0') "
+        f"from information_schema.{found} and table_schema = database())",
+        "prepare edda_change from @edda",
+        "execute edda_change",
+    ]

@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Final
 
 from edda.core.commit import Batch, BatchOutcome
 from edda.core.history import InstanceId, WorkerId
+from edda.core.routing import EventKey
 from edda.storage.port import Claims
-from edda.storage.sql.dialects import postgresql_claim, postgresql_write
+from edda.storage.sql.dialects import postgresql_claim, postgresql_inbox, postgresql_write
 from edda.storage.sql.dialects.base import Dialect, First, Problem
 from edda.storage.sql.schema import Kind
-from edda.storage.sql.verb import Statement, Verb
+from edda.storage.sql.verb import Row, Statement, Verb
 
 RETRY_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, and a lock not had in time."""
@@ -47,7 +48,8 @@ class PostgresqlDialect(Dialect):
     # a million waits of which there are no statistics yet, that took 300 ms for 100 events.
     by_instance = "(instance_id || '')"
     drivers = ("asyncpg",)
-    single_statements = frozenset({"write", "claim"})
+    # `accept` is two: it reads which routes are wanted, and it stores; between the two nothing has to hold.
+    single_statements = frozenset({"write", "claim", "accept"})
     # Not to_regclass: it may answer from a cache that says "no" after another process has created the table.
     find_schema_table = (
         "select 1 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace "
@@ -66,6 +68,19 @@ class PostgresqlDialect(Dialect):
             f"where {first.by} = given.value and {first.where} order by {first.order} limit 1) found"
         )
         return text, (list(values),)
+
+    def position(self, column: str) -> str:
+        return f"strpos({column}, ?::text)"
+
+    def present(self, worker: str) -> str:
+        """By the list of locks, which everybody may read: to try would be to take it from its worker."""
+        key = presence_key(worker)
+        return (
+            "case when presence = 1 then case when exists (select 1 from pg_catalog.pg_locks l "
+            "join pg_catalog.pg_database d on d.oid = l.database and d.datname = current_database() "
+            f"where l.locktype = 'advisory' and l.objsubid = 1 and l.classid = (({key} >> 32) & 4294967295)::oid "
+            f"and l.objid = ({key} & 4294967295)::oid) then 1 else 0 end end"
+        )
 
     def absent(self, present: Collection[WorkerId] | None) -> tuple[str, tuple[Any, ...]]:
         """Whoever can take the lock knows that nobody has it; it is given back when this transaction ends."""
@@ -90,6 +105,9 @@ class PostgresqlDialect(Dialect):
         return postgresql_claim.claim(
             worker, workflows=workflows, limit=limit, suspects=suspects, ids=ids, claim_key=claim_key
         )
+
+    def store_events(self, rows: Sequence[Row], routes: Sequence[Row]) -> Verb[set[EventKey]]:
+        return postgresql_inbox.store_events(rows, routes)
 
     def problem_of_code(self, error: BaseException) -> Problem:
         state = getattr(error, "sqlstate", None)

@@ -63,7 +63,7 @@ def text_of(*, of_ids: bool, suspects: bool) -> str:
     return (
         f"with {FENCE}, {CLOCK}, {page}, {CHOSEN}, {TAKEN} "
         f"select now_us, (select count(*) from ranked where crashes >= {CRASHES_OF_A_SUSPECT} and suspects > 1), "
-        f"{columns} from clock left join taken t on true order by t.due_us, t.id"
+        f"{columns}, t.due_us from clock left join taken t on true order by t.due_us, t.id"
     )
 
 
@@ -77,12 +77,12 @@ def claim(
     claim_key: int,
 ) -> Verb[Claims]:
     """Take what is due; see `claims.claim`."""
-    now_us, dropped, rows = yield from _claim(worker, workflows, limit, ids, claim_key, suspects=suspects)
-    if dropped and len(rows) < limit:
+    now_us, dropped, taken = yield from _claim(worker, workflows, limit, ids, claim_key, suspects=suspects)
+    if dropped and len(taken) < limit:
         # Suspects stood in the way of others behind them: once more without any.
-        _, _, others = yield from _claim(worker, workflows, limit - len(rows), ids, claim_key, suspects=False)
-        rows = [*rows, *others]
-    return Claims(now_us=now_us, rows=tuple(rows))
+        _, _, others = yield from _claim(worker, workflows, limit - len(taken), ids, claim_key, suspects=False)
+        taken = [*taken, *others]
+    return Claims(now_us=now_us, rows=tuple(row for row, _ in taken), due_us=tuple(due_us for _, due_us in taken))
 
 
 def _claim(
@@ -93,12 +93,12 @@ def _claim(
     claim_key: int,
     *,
     suspects: bool,
-) -> Verb[tuple[int, int, list[InstanceRow]]]:
+) -> Verb[tuple[int, int, list[tuple[InstanceRow, int]]]]:
     where: tuple[Any, ...] = (list(workflows), limit) if ids is None else (list(workflows), list(ids))
     rows, _ = yield Statement(
         text_of(of_ids=ids is not None, suspects=suspects), (worker, *where, limit, worker, claim_key)
     )
     if not rows:
         raise Fenced
-    taken = [instance_row(row[2:]) for row in rows if row[2] is not None]
+    taken = [(instance_row(row[2:-1]), int(row[-1])) for row in rows if row[2] is not None]
     return int(rows[0][0]), int(rows[0][1]), taken

@@ -21,7 +21,7 @@ from edda.core.history import InstanceId, WorkerId
 from edda.core.lifecycle import CANCELLABLE, ENDED, SET_ASIDE, Status
 from edda.storage.port import Fenced
 from edda.storage.sql.judge import targets
-from edda.storage.sql.rows import NEW_INSTANCE_COLUMNS, inbox_row, new_instance_row, outbox_row, words
+from edda.storage.sql.rows import NEW_INSTANCE_COLUMNS, inbox_row, new_instance_row, outbox_row, term_rows, words
 from edda.storage.sql.schema import (
     HISTORY,
     HISTORY_COLUMNS,
@@ -30,6 +30,8 @@ from edda.storage.sql.schema import (
     INSTANCE,
     OUTBOX,
     OUTBOX_COLUMNS,
+    SEARCH,
+    SEARCH_COLUMNS,
     WAIT,
     WAIT_COLUMNS,
     Kind,
@@ -61,12 +63,14 @@ class Parts(NamedTuple):
     rows: bool
     outbox: bool
     created: bool
+    terms: bool
     waits: bool
     waits_over: bool
     posts: bool
 
 
-def _arrays(table: Table, columns: tuple[str, ...]) -> str:
+def arrays(table: Table, columns: tuple[str, ...]) -> str:
+    """A parameter for each column, with the values of all rows."""
     return ", ".join(ARRAYS[kind] for kind in kinds(table, columns))
 
 
@@ -151,7 +155,7 @@ UPDATED: Final = f"""updated as (
 def _history(*, guarded: bool) -> str:
     """The new rows of history; `guarded`: only of commits that were accepted."""
     names = ", ".join(HISTORY_COLUMNS)
-    values = _arrays(HISTORY, HISTORY_COLUMNS)
+    values = arrays(HISTORY, HISTORY_COLUMNS)
     if not guarded:
         source = f"select h.* from clock, unnest({values}) as h"
     else:
@@ -168,7 +172,7 @@ def _outbox(*, guarded: bool) -> str:
     condition = " where m.n not in (select n from refused)" if guarded else ""
     return (
         f"sent as (insert into edda_outbox ({names}) select {', '.join('m.' + name for name in OUTBOX_COLUMNS)} "
-        f"from clock, unnest(?::bigint[], {_arrays(OUTBOX, OUTBOX_COLUMNS)}) as m(n, {names}){condition})"
+        f"from clock, unnest(?::bigint[], {arrays(OUTBOX, OUTBOX_COLUMNS)}) as m(n, {names}){condition})"
     )
 
 
@@ -179,7 +183,7 @@ def _waits(*, guarded: bool) -> str:
     values = ", ".join(f"{name} = excluded.{name}" for name in WAIT.values)
     return (
         f"waiting as (insert into edda_wait ({names}) select {', '.join('w.' + name for name in WAIT_COLUMNS)} "
-        f"from clock, unnest(?::bigint[], {_arrays(WAIT, WAIT_COLUMNS)}) as w(n, {names}) where {condition} "
+        f"from clock, unnest(?::bigint[], {arrays(WAIT, WAIT_COLUMNS)}) as w(n, {names}) where {condition} "
         f"on conflict (instance_id, call_id) do update set {values})"
     )
 
@@ -201,7 +205,7 @@ def _posts(*, guarded: bool) -> str:
     condition = " where p.n not in (select n from refused)" if guarded else ""
     return (
         f"posted as (insert into edda_inbox ({names}) select {chosen} "
-        f"from clock, unnest(?::bigint[], {_arrays(INBOX, INBOX_COLUMNS)}) as p(n, {names}){condition} "
+        f"from clock, unnest(?::bigint[], {arrays(INBOX, INBOX_COLUMNS)}) as p(n, {names}){condition} "
         "on conflict do nothing)"
     )
 
@@ -219,8 +223,18 @@ def _created(*, guarded: bool) -> str:
     condition = " where c.n not in (select n from refused)" if guarded else ""
     return (
         f"created as (insert into edda_instance ({names}) select {chosen} "
-        f"from clock, unnest(?::bigint[], {_arrays(INSTANCE, NEW_INSTANCE_COLUMNS)}) as c(n, {names}){condition} "
+        f"from clock, unnest(?::bigint[], {arrays(INSTANCE, NEW_INSTANCE_COLUMNS)}) as c(n, {names}){condition} "
         "order by c.id, c.n on conflict do nothing returning id)"
+    )
+
+
+def _terms() -> str:
+    """By which those that were created are found. The time is taken from the batch."""
+    names = ", ".join(SEARCH_COLUMNS)
+    return (
+        f"termed as (insert into edda_search ({names}) select t.instance_id, t.term, now_us "
+        f"from clock, unnest({arrays(SEARCH, SEARCH.key)}) as t(instance_id, term) "
+        "where t.instance_id in (select id from created) on conflict do nothing)"
     )
 
 
@@ -236,6 +250,8 @@ def text_of(parts: Parts) -> str:
         chain.append(_outbox(guarded=parts.rows))
     if parts.created:
         chain.append(_created(guarded=parts.rows))
+    if parts.terms:
+        chain.append(_terms())
     if parts.waits:
         chain.append(_waits(guarded=parts.rows))
     if parts.waits_over:
@@ -313,6 +329,9 @@ def _params(worker: WorkerId, batch: Batch) -> tuple[Parts, list[Any], list[int]
     news += [(NO_COMMIT, new) for new in batch.starts]
     if news:
         params += zip(*(_new_row(place, new) for place, new in news), strict=True)
+    terms = [row[:-1] for row in term_rows((new for _, new in news), 0)]
+    if terms:
+        params += zip(*terms, strict=True)
     waits = [(place, commit.instance_id, *wait) for place, commit in numbered for wait in commit.waits]
     over = [
         (place, commit.instance_id, call_id)
@@ -330,6 +349,7 @@ def _params(worker: WorkerId, batch: Batch) -> tuple[Parts, list[Any], list[int]
         rows=bool(locked),
         outbox=bool(messages),
         created=bool(news),
+        terms=bool(terms),
         waits=bool(waits),
         waits_over=bool(over),
         posts=bool(posts),

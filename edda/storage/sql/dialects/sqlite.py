@@ -55,6 +55,9 @@ class SqliteDialect(Dialect):
         )
         return text, (json.dumps(list(values)),)
 
+    def bytes_of(self, column: str) -> str:
+        return f"coalesce(length(cast({column} as blob)), 0)"
+
     def absent(self, present: Collection[WorkerId] | None) -> tuple[str, tuple[Any, ...]]:
         """Presence is a lock on a file beside the database, so SQL has to be told who lives."""
         if present is None:
