@@ -6,8 +6,9 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import uvicorn
@@ -34,20 +35,24 @@ class Server:
     async def talk(self, *parts: bytes) -> bytes:
         """Everything that the server answers until it closes the connection, or slams it."""
         reader, writer = await self.connect()
-        answer = b""
         async with asyncio.timeout(SOON):
-            try:
+            with suppress(ConnectionError):  # what was answered before can still be read
                 for part in parts:
                     writer.write(part)
                     await writer.drain()
-                while received := await reader.read(65536):
-                    answer += received
-            except ConnectionError:
-                pass
-            return answer
+            return await until_closed(reader)
 
     async def is_well(self) -> bool:
         return (await self.talk(head("GET", "/healthz", "connection: close"))).startswith(b"HTTP/1.1 200")
+
+
+async def until_closed(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the server closes, or slams: it resets a connection whose client still writes."""
+    answer = b""
+    with suppress(ConnectionError):
+        while received := await reader.read(65536):
+            answer += received
+    return answer
 
 
 class Announced(uvicorn.Server):
@@ -63,23 +68,31 @@ class Announced(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(options: HttpOptions) -> AsyncIterator[Server]:
-    door = FakeDoor()
-    door.running = {"order-1", "order-1/pay:1"}
-    config = uvicorn.Config(HttpApp(door, options=options), log_config=None, lifespan="on")
-    server = Announced(config)
+async def listening(app: Any) -> AsyncIterator[int]:
+    """uvicorn on a port of its own."""
+    server = Announced(uvicorn.Config(app, log_config=None, lifespan="on"))
     listener = socket.create_server(("127.0.0.1", 0))
     task = asyncio.create_task(server.serve([listener]))
     await server.up.wait()
-    client = Server(door, listener.getsockname()[1])
     try:
-        yield client
+        yield listener.getsockname()[1]
     finally:
-        for writer in client.writers:
-            writer.close()
         server.should_exit = True
         await task
         listener.close()
+
+
+@asynccontextmanager
+async def serving(options: HttpOptions) -> AsyncIterator[Server]:
+    door = FakeDoor()
+    door.running = {"order-1", "order-1/pay:1"}
+    async with listening(HttpApp(door, options=options)) as port:
+        client = Server(door, port)
+        try:
+            yield client
+        finally:
+            for writer in client.writers:
+                writer.close()
 
 
 @pytest.fixture
@@ -148,7 +161,7 @@ async def test_a_body_byte_by_byte_is_given_up_when_its_time_is_over() -> None:
         writer.write(head("POST", "/", STRUCTURED, f"content-length: {len(EVENT)}"))
         drip = asyncio.create_task(dripping(writer, EVENT))
         async with asyncio.timeout(SOON):
-            answer = await reader.read()
+            answer = await until_closed(reader)
         drip.cancel()
         assert status_of(answer) == 408
         assert b"connection: close" in answer
@@ -196,7 +209,7 @@ async def test_who_asks_before_sending_too_much_is_told_so_at_once(server: Serve
     reader, writer = await server.connect()
     writer.write(head("POST", "/", STRUCTURED, *ask))
     async with asyncio.timeout(SOON):
-        answer = await reader.read()
+        answer = await until_closed(reader)
     assert status_of(answer) == 413
 
 
@@ -206,7 +219,7 @@ async def test_who_asks_before_sending_is_told_to_go_on(server: Server) -> None:
     async with asyncio.timeout(SOON):
         assert status_of(await reader.readuntil(b"\r\n\r\n")) == 100
         writer.write(EVENT)
-        assert status_of(await reader.read()) == 202
+        assert status_of(await until_closed(reader)) == 202
 
 
 @pytest.mark.parametrize(("method", "status"), [("HEAD", 405), ("OPTIONS", 405), ("PUT", 405), ("GET", 405)])
