@@ -15,7 +15,7 @@ from edda.core.commit import Creation, NewInstance
 from edda.core.history import InstanceId
 from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
 from edda.core.search import terms_of
-from edda.engine.codec import decode_error
+from edda.engine.codec import decode_error, in_words, message_of
 from edda.engine.engine import Engine
 from edda.engine.environment import Environment
 from edda.engine.plans import plan_of, too_large
@@ -208,7 +208,7 @@ class AppInstances:
         if row.reason or row.error is None:
             return row.reason
         error = decode_error(row.error)
-        return f"{type(error).__name__}: {error}" if row.status in ENDED else str(error)
+        return in_words(error) if row.status in ENDED else message_of(error)
 
     async def history_of(self, instance_id: str) -> list[HistoryEntry]:
         engine = await self._ready()

@@ -17,12 +17,10 @@ from itertools import chain
 from types import FrameType
 from typing import Any, NoReturn
 
+from edda.engine.user_line import user_line
 from edda.exceptions import ForbiddenInBody
 
-_STANDARD_LIBRARY = os.path.dirname(os.__file__) + os.sep
 _BODY_LOOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "body_loop.py")
-_EDDA = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_SITE_PACKAGES = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
 
 
 def forbidden(what: str) -> ForbiddenInBody:
@@ -65,17 +63,7 @@ def _waiting_frames() -> Iterator[FrameType]:
 
 
 def _where(innermost_first: Iterator[FrameType]) -> str:
-    """`file:line` of the innermost frame of the user's own; libraries count only if nothing else is there."""
-    library: FrameType | None = None
-    for frame in innermost_first:
-        file = frame.f_code.co_filename
-        if file.startswith(_EDDA):
-            continue
-        installed = any(folder in file for folder in _SITE_PACKAGES)
-        if not installed and not file.startswith((_STANDARD_LIBRARY, "<frozen ")):
-            return f"{file}:{frame.f_lineno}"
-        library = library or frame
-    return "an unknown line" if library is None else f"{library.f_code.co_filename}:{library.f_lineno}"
+    return user_line((frame.f_code.co_filename, frame.f_lineno) for frame in innermost_first)
 
 
 class Guard:

@@ -15,13 +15,14 @@ from edda.core.retry import TryAgain
 from edda.core.saga import UNDO_KEY
 from edda.engine.attempts import Outcome
 from edda.engine.body_run import Call
-from edda.engine.codec import encode_error
+from edda.engine.codec import encode_error, in_words
 from edda.engine.draft import META
 from edda.engine.event_draft import EventDraft
 from edda.engine.instance import ChildEnded, Instance, Survivor, about
 from edda.engine.plans import plan_of, too_large
 from edda.engine.replies import Reply, activity_error
 from edda.engine.step import Step
+from edda.engine.user_line import user_line_of
 from edda.exceptions import SerializationError
 from edda.storage.inbox import InboxEvent
 
@@ -134,11 +135,10 @@ def record_failure(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
         },
     )
     log.warning(
-        "%s of %s failed for good: %s: %s",
+        "%s of %s failed for good: %s",
         step.call_id,
         instance.id,
-        type(error).__name__,
-        error,
+        in_words_with_line(error),
         extra=about(instance, activity=step.call_id, attempt=len(step.errors)),
     )
     instance.tell("on_activity_failed", instance.id, step.call_id, step.code.name, error)
@@ -166,11 +166,17 @@ def record_failed_attempt(
     )
     delay = decision.delay_us / 1_000_000
     log.warning(
-        "%s of %s failed in attempt %d, the next one follows in %.1f s: %s: %s",
-        step.call_id, instance.id, len(step.errors), delay, type(error).__name__, error,
+        "%s of %s failed in attempt %d, the next one follows in %.1f s: %s",
+        step.call_id, instance.id, len(step.errors), delay, in_words_with_line(error),
         extra=about(instance, activity=step.call_id, attempt=len(step.errors)),
     )  # fmt: skip
     instance.tell("on_activity_retry", instance.id, step.call_id, step.code.name, error, len(step.errors), delay)
+
+
+def in_words_with_line(error: BaseException) -> str:
+    """For a log."""
+    line = user_line_of(error)
+    return f"{in_words(error)} ({line})" if line is not None else in_words(error)
 
 
 def record_unknown(instance: Instance, call: Call) -> None:

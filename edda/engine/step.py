@@ -12,6 +12,7 @@ from typing import Any
 from edda.core.history import HistoryEvent
 from edda.core.retry import GiveUp, RetryPolicy, TryAgain, after_failure
 from edda.engine.attempts import Attempt
+from edda.engine.codec import in_words, message_of
 from edda.engine.plans import Code
 from edda.exceptions import EddaError, RetryExhaustedError, TerminalError
 
@@ -62,7 +63,7 @@ class Step:
         how = {
             "attempt": len(self.errors) + 1,
             "error_type": type(error).__name__,
-            "message": str(error),
+            "message": message_of(error),
             "timestamp_ms": at_us // 1000,
         }
         self.errors = (*self.errors, how)
@@ -89,6 +90,6 @@ class Step:
 
 def exhausted_error(name: str, attempts: int, cause: BaseException) -> RetryExhaustedError:
     """What the caller of an activity gets when its policy has run out."""
-    error = RetryExhaustedError(f"Activity {name} failed after {attempts} attempts: {type(cause).__name__}: {cause}")
+    error = RetryExhaustedError(f"Activity {name} failed after {attempts} attempts: {in_words(cause)}")
     error.__cause__ = cause
     return error

@@ -16,10 +16,10 @@ from edda.core.lifecycle import LAST_EVENT, Status
 from edda.core.retry import TryAgain
 from edda.core.saga import failed_for_good, owed
 from edda.engine.attempts import Outcome
-from edda.engine.codec import ValueCodec, decode_error, encode_error
+from edda.engine.codec import ValueCodec, decode_error, encode_error, in_words
 from edda.engine.instance import Instance, about
 from edda.engine.phases import Pause, Phase, Write
-from edda.engine.records import DURATION, post, record_failed_attempt
+from edda.engine.records import DURATION, in_words_with_line, post, record_failed_attempt
 from edda.engine.replies import Reply
 from edda.engine.settling import parent_of
 from edda.engine.step import Step
@@ -107,8 +107,10 @@ class UndoingPhase:
 
     def _record_failure(self, call_id: str, name: str, error: BaseException, meta: dict[str, Any] | None) -> None:
         instance = self._instance
-        log.error("compensation %s (%s) of %s failed for good: %s", name, call_id, instance.id, error,
-                  extra=about(instance, activity=call_id))  # fmt: skip
+        log.error(
+            "compensation %s (%s) of %s failed for good: %s", name, call_id, instance.id, in_words_with_line(error),
+            extra=about(instance, activity=call_id),
+        )  # fmt: skip
         self._instance.draft.record(
             Kind.COMPENSATION_FAILED,
             at_us=self._instance.now_us(),
@@ -123,9 +125,9 @@ class UndoingPhase:
         failed = failed_for_good(instance.journal.events)
         status, text = self._cause, self._why
         if failed:
-            cause = self.result.error
+            cause = decode_error(self._why)
             error = CompensationFailedError(
-                f"Workflow instance '{instance.id}' ended as {self._cause} ({type(cause).__name__}: {cause}), and "
+                f"Workflow instance '{instance.id}' ended as {self._cause} ({in_words(cause)}), and "
                 f"could not undo {', '.join(failed)}; handle.retry() runs again what is owed",
                 instance_id=instance.id,
                 failed=failed,

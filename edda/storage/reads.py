@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeGuard, TypeVar
 
 from edda.core.commit import EventWait, OutboxMessage
@@ -171,6 +171,9 @@ class Workers:
 
     now_us: int
     rows: tuple[WorkerView, ...]
+
+    def of_whom_are_present(self, present: Collection[WorkerId]) -> Workers:
+        return replace(self, rows=tuple(row._replace(present=row.id in present) for row in self.rows))
 
 
 class Backlog(NamedTuple):

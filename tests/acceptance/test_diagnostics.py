@@ -23,10 +23,52 @@ async def test_each_failed_attempt_and_a_failed_end_are_logged(apps: Apps, caplo
     handle = await (await apps.open()).start(order)
     assert await reaches(handle, "failed") == "failed"
     assert f"divide:1 of {handle} failed in attempt 1, the next one follows in 0.0 s: ZeroDivisionError" in caplog.text
-    assert f"divide:1 of {handle} failed for good: ZeroDivisionError: division by zero" in caplog.text
+    line = f"({__file__}:{divide.function.__code__.co_firstlineno + 2})"
+    assert f"divide:1 of {handle} failed for good: ZeroDivisionError: division by zero {line}" in caplog.text
     ends = [record for record in caplog.records if record.getMessage() == f"workflow instance {handle} ended as failed"]
     assert [(end.levelno, end.exc_info is not None) for end in ends] == [(logging.ERROR, True)]
     assert (await handle.reason()).startswith("RetryExhaustedError: Activity divide failed after 2 attempts")
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no words")
+
+
+async def test_an_error_whose_message_cannot_be_had_is_an_error_like_others(apps: Apps) -> None:
+    attempts = 0
+
+    @activity(retry_policy=RetryPolicy(initial_interval=0.01, max_attempts=2))
+    async def stammer(ctx: WorkflowContext) -> None:
+        nonlocal attempts
+        attempts += 1
+        raise Speechless
+
+    @workflow
+    async def speech(ctx: WorkflowContext) -> None:
+        await stammer(ctx)
+
+    handle = await (await apps.open()).start(speech)
+    assert await reaches(handle, "failed") == "failed"
+    assert attempts == 2
+    said = "Activity stammer failed after 2 attempts: Speechless: <Speechless whose str() failed>"
+    assert await handle.reason() == f"RetryExhaustedError: {said}"
+
+
+@pytest.mark.parametrize("message", ["half a pair: \ud800", "NUL: \0"], ids=["surrogate", "nul"])
+@on_every_database
+async def test_a_message_that_no_database_could_hold_is_stored_as_far_as_it_can_be(apps: Apps, message: str) -> None:
+    @activity(retry_policy=RetryPolicy(initial_interval=0.01, max_attempts=2))
+    async def mumble(ctx: WorkflowContext) -> None:
+        raise ValueError(message)
+
+    @workflow
+    async def lecture(ctx: WorkflowContext) -> None:
+        await mumble(ctx)
+
+    handle = await (await apps.open()).start(lecture)
+    assert await reaches(handle, "failed") == "failed"
+    assert (await handle.reason()).endswith(message.replace("\ud800", "\\ud800"))
 
 
 async def test_the_reason_of_an_instance_that_waits_for_a_retry_tells_of_the_last_failure(apps: Apps) -> None:

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from edda.core.commit import Batch, End, Park, Verdict
 from edda.core.lifecycle import Status
 from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.port import UnknownOutcome
-from edda.storage.sql import open_store
+from edda.storage.sql import open_reader, open_store
+from edda.storage.sql.reads_store import SqlReader
 from edda.storage.sql.runner import Runner
 from edda.storage.sql.store import SqlStore
 from edda.storage.sql.verb import Statement
@@ -325,6 +327,46 @@ async def test_a_second_worker_process_on_sqlite_waits_for_the_first_to_die(
     assert await world.store.reap("other") is not None
     await world.close()
     await world.store.close()
+
+
+@pytest.mark.process
+async def test_who_only_looks_sees_at_once_that_a_sqlite_process_was_killed(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/edda.db"
+    process = await asyncio.to_thread(_start, WORKER, url)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    reader = open_reader(url)
+    await reader.open()
+    assert await _seen(reader) == [("other", None)]  # somebody has the lock; who, the file does not say
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert await _seen(reader) == [("other", False)]
+    (tmp_path / "edda.db.edda-lock").unlink()
+    assert await _seen(reader) == [("other", None)]  # nothing is known, and nothing is made
+    assert not (tmp_path / "edda.db.edda-lock").exists()
+    await reader.close()
+
+
+async def _seen(reader: SqlReader) -> list[tuple[str, bool | None]]:
+    return [(worker.id, worker.present) for worker in (await reader.worker_views()).rows]
+
+
+async def test_one_sqlite_file_has_one_worker_by_whatever_path(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "edda.db")
+    first = World(open_store(f"sqlite:///{tmp_path}/edda.db"))
+    second = World(open_store(f"sqlite:///{tmp_path}/link"))
+    await first.store.open()
+    await second.store.open()
+    await first.worker(W1)
+    joining = asyncio.ensure_future(second.worker(W2))
+    await asyncio.wait({joining}, timeout=0.2)
+    assert not joining.done()
+    await first.close()
+    await asyncio.wait_for(joining, timeout=5)
+    for world in (first, second):
+        await world.close()
+        await world.store.close()
 
 
 def _start(program: str, url: str) -> subprocess.Popen[str]:

@@ -1,7 +1,15 @@
 """Values, calls and errors <-> what is stored. Import from here."""
 
 from edda.engine.codec.calls import BoundArguments, SignatureCodec, canonical_hash
-from edda.engine.codec.errors import ErrorSummary, decode_error, encode_error, register_error, summarise_error
+from edda.engine.codec.errors import (
+    ErrorSummary,
+    decode_error,
+    encode_error,
+    in_words,
+    message_of,
+    register_error,
+    summarise_error,
+)
 from edda.engine.codec.event_data import decode_event_data, encode_event_data
 from edda.engine.codec.values import Stored, ValueCodec
 
@@ -18,4 +26,6 @@ __all__ = [
     "register_error",
     "summarise_error",
     "ErrorSummary",
+    "message_of",
+    "in_words",
 ]

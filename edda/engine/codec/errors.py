@@ -90,6 +90,22 @@ def summarise_error(text: str) -> ErrorSummary:
     )
 
 
+def message_of(error: BaseException) -> str:
+    """Its message, storable and bounded, whatever its class does when it is asked."""
+    try:
+        message = _sound(str(error))
+    except Exception:
+        return f"<{type(error).__qualname__} whose str() failed>"
+    if len(message) > MESSAGE_CHARS_MAX:
+        return f"{message[:MESSAGE_CHARS_MAX]}… ({len(message)} characters)"
+    return message
+
+
+def in_words(error: BaseException) -> str:
+    """Type and message, for people."""
+    return f"{type(error).__name__}: {message_of(error)}"
+
+
 class ErrorTagger(Tagger):
     """Tagged values among which errors may stand: in `args` (groups), in attributes (`exc.orig`), as causes."""
 
@@ -181,17 +197,8 @@ class ErrorTagger(Tagger):
 def _heading(error: BaseException) -> Record:
     cls = type(error)
     shown = error.error_type if isinstance(error, RecordedError) else cls.__qualname__
-    message = _sound(_message(error))
-    if len(message) > MESSAGE_CHARS_MAX:
-        message = f"{message[:MESSAGE_CHARS_MAX]}… ({len(message)} characters)"
+    message = message_of(error)
     return {"error_type": _sound(shown), "error_message": message, "type": _sound(name_of(cls)), "args": [message]}
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return f"<{type(error).__qualname__} whose str() failed>"
 
 
 def _constructor_args(error: BaseException) -> tuple[object, ...]:

@@ -72,6 +72,11 @@ class Database(Protocol):
         """The workers known to live, where presence is not the database's business."""
         ...
 
+    def present_as_seen(self) -> Collection[WorkerId] | None:
+        """The same for those who only look, from whatever process: nobody is reaped by it, for a worker may begin
+        in the next moment."""
+        ...
+
     def lease_line(self) -> LeaseLine: ...
 
     def listen(self, heard: Callable[[], None]) -> None:

@@ -117,7 +117,10 @@ class SqlReads:
     async def worker_views(self, *, limit: int = PAGE_MAX) -> Workers:
         assert 0 < limit <= PAGE_MAX, limit
         make = partial(reads.worker_views, self.database.dialect, limit=limit)
-        return await self.database.run("worker_views", make, lane=Lane.LOOK)
+        workers = await self.database.run("worker_views", make, lane=Lane.LOOK)
+        # Asked afterwards: who began meanwhile is not among the rows, so that it is never taken for gone.
+        present = self.database.present_as_seen()
+        return workers if present is None else workers.of_whom_are_present(present)
 
     async def backlogs(self) -> Backlogs:
         return await self.database.run("backlogs", partial(reads.backlogs, self.database.dialect), lane=Lane.LOOK)

@@ -174,6 +174,9 @@ class ServerDatabase:
     def present(self) -> Collection[WorkerId] | None:
         return None
 
+    def present_as_seen(self) -> Collection[WorkerId] | None:
+        return None
+
     def listen(self, heard: Callable[[], None]) -> None:
         """By default there is nothing to hear, and the poll finds everything."""
 

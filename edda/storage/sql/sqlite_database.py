@@ -66,7 +66,8 @@ class SqliteDatabase:
     ) -> None:
         self.dialect = SqliteDialect()
         self.url = url
-        self.path = Path(url.database).absolute() if url.database is not None else None
+        # Past symbolic links, as SQLite does: one file has one lock beside it, by whatever path it is opened.
+        self.path = Path(url.database).resolve() if url.database is not None else None
         self.gate = asyncio.Lock()
         self.on_statement: BlockingHook | None = None
         self.file_lock = FileLock(self.path)
@@ -265,6 +266,9 @@ class SqliteDatabase:
 
     def present(self) -> Collection[WorkerId] | None:
         return self.live if self.file_lock.is_held else None
+
+    def present_as_seen(self) -> Collection[WorkerId] | None:
+        return () if self.file_lock.is_free() else self.present()
 
     def listen(self, heard: Callable[[], None]) -> None:
         """There is one worker; what others store, its poll finds."""

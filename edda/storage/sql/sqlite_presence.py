@@ -78,6 +78,22 @@ class FileLock:
             os.close(self._handle)
             self._handle = None
 
+    def is_free(self) -> bool:
+        """Whether certainly no process has it. For those who only look: nothing is made, and whoever takes it meanwhile
+        tries again."""
+        if self.is_held or self._path is None:
+            return False
+        try:
+            handle = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError:
+            return False
+        try:
+            return _try_lock(handle)
+        except OSError:  # a file system that locks only what can be written
+            return False
+        finally:
+            os.close(handle)
+
     def is_held_elsewhere(self) -> bool:
         if self.is_held:
             return False
