@@ -43,6 +43,7 @@ class Process:
         self.next_url = next_url
         self.dead = False
         self._booted = False
+        self._falls_when_booted = False
         self.workers: list[str] = []
         self.app = MortalApp(self)
         self._on_death = on_death
@@ -96,7 +97,7 @@ class Process:
                 raise
         self._engine = self.app._engine
         self._booted = True
-        if self.dead:
+        if self._falls_when_booted:
             self._fall()
 
     async def leave(self) -> None:
@@ -132,9 +133,13 @@ class Process:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def _fall(self) -> None:
-        """Drop everything that the engine has in memory; nothing of it may be written or told."""
+        """Drop everything that the engine has in memory; nothing of it may be written or told.
+
+        Once for each death, and after it: on SQLite another process must not come before the files are copied.
+        """
         if not self._booted:
-            return  # `boot` comes back to it
+            self._falls_when_booted = True
+            return
         engine = self._engine
         worker = engine.worker if engine is not None else None
         self.board.died(self.workers, self._held)
