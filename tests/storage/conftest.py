@@ -10,6 +10,7 @@ import pytest
 
 from edda.storage.memory import MemoryStore
 from edda.storage.sql import open_store
+from edda.storage.sql.sqlite_database import SqliteDatabase
 from edda.storage.sql.store import SqlStore
 from tests.databases import available, fresh_database
 from tests.storage.support import W1, World, wipe
@@ -85,3 +86,10 @@ async def opened(url: str) -> AsyncGenerator[SqlStore]:
     finally:
         store.on_statement = None
         await store.close()
+        must_hold_no_lock(store)
+
+
+def must_hold_no_lock(store: SqlStore) -> None:
+    """A test that leaves its worker behind fails itself: the next one would wait for the lock of the file for ever."""
+    if isinstance(store.database, SqliteDatabase):
+        assert not store.database.file_lock.is_held, "a worker of this test was not closed"
