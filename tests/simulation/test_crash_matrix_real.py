@@ -26,10 +26,11 @@ def matrix(kind: str, *, every: int) -> Report:
 
 def check(report: Report, *, every: int) -> None:
     assert report.failures == []
-    assert report.unreached == []
+    assert [str(cell) for cell in report.unreached if not cell.may_be_missed] == []
+    assert {"claim", "write park"} <= {operation for operation, _ in report.crashes}
     # Below that it was not the matrix that ran. A crash takes some other instances with it, and others are tried again.
     assert len(report.boundaries) == len(CANONICAL)
-    assert sum(report.crashes.values()) >= 2 * sum(report.boundaries.values()) // every
+    assert sum(report.crashes.values()) + len(report.unreached) >= 2 * sum(report.boundaries.values()) // every
     assert report.deaths >= 180 // every
 
 

@@ -21,6 +21,7 @@ from tests.simulation.canonical import ASKED, Canonical, answering
 from tests.simulation.faults import CRASHES, Fault
 
 ACCEPTED: Final = frozenset({Verdict.COMMITTED, Verdict.WOKEN})
+CHANCY: Final = frozenset({"Park", "claim"})
 ANSWERS: Final = frozenset({Kind.ACTIVITY_COMPLETED, Kind.ACTIVITY_FAILED, Kind.COMPENSATION_EXECUTED})
 
 
@@ -79,6 +80,11 @@ class Cell:
     def __str__(self) -> str:
         where = f"{self.fault} boundary {self.number} ({self.fired or 'not reached'})" if self.fault else "no crash"
         return f"{self.canonical.workflow.name}, {where}, {self.hits} deaths"
+
+    @property
+    def may_be_missed(self) -> bool:
+        """How often an instance parks depends on who is faster; what it records does not."""
+        return all(mark.what in CHANCY or mark.what.startswith("wait ") for mark in self.boundary)
 
     def again(self) -> Cell:
         """The same crash, for another instance."""
