@@ -26,6 +26,7 @@ from tests.simulation.real.board import Board, Entry
 from tests.simulation.real.mortal_store import Gone, MortalStore
 
 LEASE_SECONDS: Final = 1.0
+SESSION_IDLE_SECONDS: Final = 20
 ROOM: Final = 2
 """Instances that one process runs at once: those die together."""
 
@@ -201,7 +202,9 @@ class MortalApp(EddaApp):
         self.store: MortalStore | None = None
 
     def _make_store(self) -> Store:
-        self.store = MortalStore(self.process, self.db_url, **self._store_options)
+        # No crash is meant where the machine stalls, so a transaction may stand still for longer than the lease.
+        options = self._store_options | {"session_idle_seconds": SESSION_IDLE_SECONDS}
+        self.store = MortalStore(self.process, self.db_url, **options)
         return self.store
 
     def __del__(self) -> None:
