@@ -52,7 +52,8 @@ async def make_callback(ctx: WorkflowContext, name: str) -> Callback:
 
 async def _new_token(instance_id: str) -> str:
     owner = base64.urlsafe_b64encode(instance_id.encode()).decode().rstrip("=")
-    return f"{secrets.token_urlsafe(SECRET_BYTES)}.{owner}"
+    # Of digits and letters: a command line takes what begins with a hyphen for an option.
+    return f"{secrets.token_hex(SECRET_BYTES)}.{owner}"
 
 
 def _fitted(data: Any, model: Any) -> Any:

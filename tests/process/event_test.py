@@ -22,7 +22,6 @@ import tempfile
 import time
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -213,14 +212,18 @@ class Sender:
 # -- the course --------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def free_ports(count: int) -> Iterator[list[int]]:
-    """Ports that were free a moment ago; their processes come back to them."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    yield ports
+def free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago; their processes come back to them.
+
+    No system gives one of these to a client, so a process that was killed finds its own free again.
+    """
+    ports: list[int] = []
+    for port in Random().sample(range(20_000, 30_000), 200):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
+        if len(ports) == count:
+            break
+    return ports
 
 
 async def run(plan: Plan) -> Report:
@@ -230,8 +233,7 @@ async def run(plan: Plan) -> Report:
         directory.mkdir(parents=True, exist_ok=True)
         if plan.keep is None:
             stack.callback(shutil.rmtree, directory, ignore_errors=True)
-        ports = stack.enter_context(free_ports(len(plan.roles)))
-        return await Run(plan, url, directory, ports).whole()
+        return await Run(plan, url, directory, free_ports(len(plan.roles))).whole()
 
 
 class Run:

@@ -20,6 +20,8 @@ from tests.process.zygote import Child, Zygote
 
 AMBUSH_SECONDS: Final = 1.0
 """An ambush that nobody walked into for so long becomes an ordinary kill or stop."""
+LAST_WORDS_MAX: Final = 2_000
+"""Characters that a process wrote before it ended where nobody had asked it to."""
 TICK_SECONDS: Final = 0.02
 
 
@@ -115,9 +117,11 @@ class Nemesis:
 
     def _spawn(self, slot: Slot) -> None:
         assert self._zygote is not None
-        errors = self.directory / f"stderr-{slot.number}"
-        slot.process = self._zygote.spawn(slot.number, self.arguments(slot.number), errors=errors)
+        slot.process = self._zygote.spawn(slot.number, self.arguments(slot.number), errors=self._errors_of(slot))
         self._note("spawn", slot)
+
+    def _errors_of(self, slot: Slot) -> Path:
+        return self.directory / f"stderr-{slot.number}"
 
     def end(self, *, seconds_max: float = 30.0) -> None:
         """Whatever is left of its processes is terminated, and what does not end then, killed."""
@@ -234,7 +238,8 @@ class Nemesis:
         elif slot.terminating_since is not None and code == 0:
             self._note("ended", slot, now - slot.terminating_since)
         else:
-            self.troubles.append(f"pid {slot.pid} (slot {slot.number}) ended with {code}, unasked")
+            last_words = self._errors_of(slot).read_text(errors="replace")[-LAST_WORDS_MAX:]
+            self.troubles.append(f"pid {slot.pid} (slot {slot.number}) ended with {code}, unasked: {last_words}")
         self._vacate(slot)
 
     def _note(self, what: str, slot: Slot, seconds: float = 0.0) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sqlite3
 import subprocess
@@ -350,6 +351,35 @@ async def test_who_only_looks_sees_at_once_that_a_sqlite_process_was_killed(tmp_
 
 async def _seen(reader: SqlReader) -> list[tuple[str, bool | None]]:
     return [(worker.id, worker.present) for worker in (await reader.worker_views()).rows]
+
+
+async def test_opening_waits_for_a_process_that_has_the_file_to_itself_for_a_moment(tmp_path: Path) -> None:
+    """As one does that recovers the log after a kill, or closes last."""
+    url = f"sqlite:///{tmp_path}/edda.db"
+    first = open_store(url)
+    await first.open()
+    await first.close()
+    alone = sqlite3.connect(tmp_path / "edda.db", isolation_level=None, check_same_thread=False)
+    alone.execute("pragma locking_mode = exclusive")
+    alone.execute("begin immediate")
+    alone.execute("commit")
+    second = open_store(url)
+    opening = asyncio.ensure_future(second.open())
+    await asyncio.wait({opening}, timeout=0.3)
+    assert not opening.done()
+    alone.close()
+    await asyncio.wait_for(opening, timeout=5)
+    await second.close()
+
+
+async def test_opening_says_that_others_have_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edda.storage.sql.sqlite_database.BUSY_SECONDS_MAX", 0.1)
+    with contextlib.closing(sqlite3.connect(tmp_path / "edda.db", isolation_level=None)) as alone:
+        alone.execute("pragma journal_mode = wal")
+        alone.execute("pragma locking_mode = exclusive")
+        alone.execute("create table theirs (id)")
+        with pytest.raises(DatabaseUnavailableError, match="in use by others"):
+            await open_store(f"sqlite:///{tmp_path}/edda.db").open()
 
 
 async def test_one_sqlite_file_has_one_worker_by_whatever_path(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ BlockingHook = Callable[[str, Statement | Literal["COMMIT"]], None]
 """Called in the writer's thread before each statement and before COMMIT; an error from it rolls back."""
 
 BUSY_SECONDS_MAX: Final = 5.0
+OPENING_PAUSE_SECONDS: Final = 0.01
 CHECKPOINT_PAGES: Final = 1000
 FIRST_VERSION_WITHOUT_RESET_BUG: Final = (3, 51, 3)
 SESSION_HOLD_SECONDS: Final = 20.0
@@ -135,9 +136,13 @@ class SqliteDatabase:
 
     def _connect_writer(self) -> sqlite3.Connection:
         connection = self._connect(str(self.path) if self.path is not None else ":memory:")
-        connection.execute("pragma journal_mode = wal")
-        connection.execute("pragma synchronous = full")
-        connection.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES if self.file_lock.is_held else 0}")
+        try:
+            _use_wal(connection)
+            connection.execute("pragma synchronous = full")
+            connection.execute(f"pragma wal_autocheckpoint = {CHECKPOINT_PAGES if self.file_lock.is_held else 0}")
+        except sqlite3.Error as error:
+            connection.close()
+            raise self._meaning(error) from error
         return connection
 
     def _connect_reader(self, path: Path) -> sqlite3.Connection:
@@ -242,7 +247,7 @@ class SqliteDatabase:
         if problem is Problem.DUPLICATE:
             return DuplicateKeyError(str(error))
         if problem is Problem.RETRY:
-            return DatabaseUnavailableError(f"The database was in use by others {ATTEMPTS_MAX} times: {error}")
+            return DatabaseUnavailableError(f"The database was in use by others for too long: {error}")
         return StorageError(f"The database refused: {error}")
 
     def _look_for_others(self) -> None:
@@ -283,6 +288,19 @@ class SqliteDatabase:
         from edda.storage.sql.session_sqlite import SqliteLines
 
         return SqliteLines(self, url=self.url.sqlalchemy, hold_seconds=self._session_hold_seconds)
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """SQLite does not always wait by itself here while others open the file, recover its log, or close last."""
+    deadline = time.monotonic() + BUSY_SECONDS_MAX
+    while True:
+        try:
+            connection.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & PRIMARY_CODES != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(OPENING_PAUSE_SECONDS)
 
 
 def _commit(connection: sqlite3.Connection) -> None:
