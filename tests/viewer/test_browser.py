@@ -103,6 +103,7 @@ def test_a_change_takes_no_click_away_and_a_click_no_change(visit: Visit, scene:
         time.sleep(2)
         route.fulfill(response=answer)
 
+    expect(page.locator(".lane a", has_text="expense.decided:1")).to_be_visible()  # from now on nothing moves by itself
     page.route("**/instances/live-4?call=*", late, times=1)
     page.locator(".lane a", has_text="write_to_the_boss:1").click()
     expect(page.locator("#h-call")).to_have_text("write_to_the_boss:1")
