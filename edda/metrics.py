@@ -33,7 +33,7 @@ except ImportError as error:
 log = logging.getLogger("edda.metrics")
 
 QUICK_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-"""For what the database and the claim loop do."""
+"""For what the database and the claimer do."""
 WORK_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 """For activities, slices and deliveries."""
 LIFE_SECONDS: Final = (0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400, 604800)

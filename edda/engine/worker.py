@@ -1,15 +1,12 @@
-"""The worker: one registered place in the database, the instances it holds, and the one loop that claims more.
+"""The worker: one registered place in the database, and the instances it holds. Its claimer takes up more.
 
 A worker lives until it is stopped or declared dead; then a new one, under a new id, takes its place in the process.
-Nothing it knows is needed to go on: *runnable* is a predicate on a row, so every wake-up here is a hint, and the poll
-finds what a hint missed.
+Nothing it knows is needed to go on: *runnable* is a predicate on a row, and who claims it next reads all from there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import heapq
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping
@@ -22,6 +19,7 @@ from edda.core.lifecycle import Status
 from edda.core.retry import RetryPolicy
 from edda.core.routing import event_key
 from edda.engine.attempts import Attempts
+from edda.engine.claimer import Claimer
 from edda.engine.committer import Ack, Committer
 from edda.engine.driver import Driver
 from edda.engine.environment import DatabaseClock, Environment
@@ -35,24 +33,15 @@ from edda.engine.reaper import Reaper
 from edda.engine.residents import Residents
 from edda.engine.telemetry import Telemetry
 from edda.engine.turns import Turns
-from edda.exceptions import DatabaseUnavailableError, StorageError
-from edda.storage.port import Fenced, InstanceRow, Reaped, Store, UnknownOutcome
+from edda.exceptions import StorageError
+from edda.storage.port import InstanceRow, Reaped, Store, UnknownOutcome
 from edda.telemetry import Gauges
 from edda.workflow import App, Workflow
 
 log = logging.getLogger("edda.engine")
 
-CLAIM_MAX: Final = 100
-"""Instances taken in one claim."""
-
 NOTICE_SECONDS: Final = 0.5
 """How often a worker asks whether its own instances were woken or cancelled by others."""
-
-ORPHAN_SECONDS: Final = 5.0
-"""How often a worker compares what it holds with what it drives."""
-
-DUE_MAX: Final = 100_000
-"""Timers of parked instances remembered for punctuality; the poll finds the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +120,7 @@ class Worker:
             worker_id,
             clock=clock,
             environment=environment,
-            on_fenced=self._declared_dead,
+            on_fenced=self.declared_dead,
             on_written=self.spread,
             meters=telemetry.meters if telemetry is not None else None,
         )
@@ -140,21 +129,9 @@ class Worker:
         self._reaper = Reaper(store, worker_id, environment, may_reap=self._may_reap, on_reaped=self._reaped)
         self._heartbeat: Heartbeat | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._hint = asyncio.Event()
-        self._wanted: dict[InstanceId, None] = {}
-        """Instances worth claiming by id: known to be due or woken."""
-        self._due: list[tuple[int, InstanceId]] = []
-        self._polled_us = 0
-        self._starting: Counter[InstanceId] = Counter()
+        self._claimer = Claimer(self, store, self._residents, workflows=workflows, poll_seconds=bounds.poll_seconds)
+        self.starting: Counter[InstanceId] = Counter()
         """Starts in flight that will be driven here."""
-        self._unclear: set[InstanceId] = set()
-        """Starts asked for twice that found what one of us had made: the claim loop tells whether it runs already."""
-        self._taking: set[InstanceId] = set()
-        """Being looked up by the claim loop, which will drive them if they are ours."""
-        self._announced: tuple[str, ...] | None = None
-        """The workflows that others know to run here."""
-        self._missing: dict[InstanceId, int] = {}
-        self._looked_for_orphans_us = environment.steady_us()
         self._notice_hint = asyncio.Event()
         self._stopping = False
         self.dead = False
@@ -173,12 +150,12 @@ class Worker:
             self._lease,
             self.environment,
             on_renewed=self._renewed,
-            on_dead=self._declared_dead,
+            on_dead=self.declared_dead,
         )
         await self._heartbeat.begin()
         self._committer.begin()
         loops = {
-            "claim": self._claim_loop,
+            "claim": self._claimer.run,
             "notices": self._notice_loop,
             "absentees": self._reaper.run,
             "questions": self._questions.run,
@@ -195,7 +172,7 @@ class Worker:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None and not self.dead:
             log.critical("worker %s broke down and is replaced", self.id, exc_info=error)
-            self._declared_dead()
+            self.declared_dead()
 
     async def stop(self) -> None:
         """Take no more, let what runs end within the grace, then free everything. No crash is counted."""
@@ -230,7 +207,7 @@ class Worker:
         if tasks:
             await asyncio.wait(tasks, timeout=5)
 
-    def _declared_dead(self) -> None:
+    def declared_dead(self) -> None:
         """Nothing this worker writes counts any more: drop everything, and let the engine put a new one in its
         place."""
         if self.dead:
@@ -251,7 +228,7 @@ class Worker:
     def crashed(self, error: MemoryError) -> None:
         """The process is at its end: as if this worker had died. Who makes it happen again and again is set aside."""
         log.critical("out of memory: worker %s gives up what it holds", self.id, exc_info=error)
-        self._declared_dead()
+        self.declared_dead()
 
     async def after_death(self) -> None:
         """Let the line go; awaited by the engine before the successor registers."""
@@ -288,7 +265,7 @@ class Worker:
 
     @property
     def room(self) -> int:
-        taken = len(self.drivers) + len(self._starting)
+        taken = len(self.drivers) + len(self.starting)
         return 0 if self._stopping or self.dead else self._bounds.running_max - taken
 
     async def start(self, new: NewInstance) -> Creation:
@@ -299,31 +276,27 @@ class Worker:
             return creation
         new = new.owned_by(WorkerId(self.id))
         before_us = self.clock.at_least_us()
-        self._starting[new.id] += 1
+        self.starting[new.id] += 1
         try:
             creation, asked_twice = await self._committer.start(new)
         finally:
-            self._starting[new.id] -= 1
-            if not self._starting[new.id]:
-                del self._starting[new.id]
+            self.starting[new.id] -= 1
+            if not self.starting[new.id]:
+                del self.starting[new.id]
         if creation.created:
             self._adopt_new(new, created_at_us=before_us)
         elif asked_twice and creation.owner == self.id:
-            self._look_later(new.id)
+            self._claimer.unclear(new.id)
         return creation
-
-    def _look_later(self, instance_id: InstanceId) -> None:
-        self._unclear.add(instance_id)
-        self._hint.set()
 
     def _adopt_new(self, new: NewInstance, *, created_at_us: int) -> None:
         """`created_at_us` is not after its creation, however late that was answered: from then on events count."""
         if self.dead:
             return
-        if new.id in self._taking:
-            self._look_later(new.id)
+        if self._claimer.is_taking(new.id):
+            self._claimer.unclear(new.id)
             return
-        self._drive(
+        self.drive(
             [],
             InstanceRow(
                 id=new.id, workflow=new.workflow, status=Status.RUNNING, reason="", owner=WorkerId(self.id), claim=1,
@@ -334,7 +307,7 @@ class Worker:
             ),
         )  # fmt: skip
 
-    def _drive(self, history: list[HistoryEvent], row: InstanceRow) -> None:
+    def drive(self, history: list[HistoryEvent], row: InstanceRow) -> None:
         workflow = self._workflows().get(row.workflow)
         assert workflow is not None, f"claimed {row.id} of workflow {row.workflow}, which is not registered here"
         if row.id in self.drivers:  # two starts of one id, of which one found what the other had made
@@ -347,19 +320,17 @@ class Worker:
         claim, survivors = self._inheritance.pop(row.id, (0, {}))
         return survivors if row.claim == claim + 1 else {}
 
-    # -- claiming ----------------------------------------------------------------------------------------------------
+    # -- hints -------------------------------------------------------------------------------------------------------
 
     def want(self, ids: Collection[InstanceId]) -> None:
         """These may be claimable now."""
         if not self._stopping:
-            self._wanted.update(dict.fromkeys(ids))
-            self._hint.set()
+            self._claimer.want(ids)
 
     def look_now(self) -> None:
         """Something may be claimable, or may have woken what we hold; nobody knows what."""
         if not self._stopping:
-            self._polled_us = 0
-            self._hint.set()
+            self._claimer.poll_now()
             self._notice_hint.set()
 
     def clock_moved(self) -> None:
@@ -367,141 +338,6 @@ class Worker:
         for driver in self.drivers.values():
             driver.clock_moved()
         self.look_now()
-
-    async def _claim_loop(self) -> None:
-        delay = 0.0
-        while True:
-            try:
-                if self.environment.steady_us() - self._looked_for_orphans_us > ORPHAN_SECONDS * 1_000_000:
-                    self._looked_for_orphans_us = self.environment.steady_us()
-                    await self._look_for_orphans()
-                await self._announce()
-                if self._unclear:
-                    await self._look_at_unclear()
-                more = await self._claim()
-                delay = 0.0
-            except Fenced:
-                self._declared_dead()
-                return
-            except (DatabaseUnavailableError, UnknownOutcome, StorageError) as error:
-                log.warning("cannot claim: %s", error)
-                more, delay = False, min(delay * 2 + 0.1, 5.0)
-            if more:
-                continue
-            await self._wait_for_hint(max(delay, self._next_look_seconds()))
-
-    async def _wait_for_hint(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._hint.wait()
-        except TimeoutError:
-            pass
-        self._hint.clear()
-        now = self.clock.at_least_us()
-        while self._due and self._due[0][0] <= now:
-            self._wanted[heapq.heappop(self._due)[1]] = None
-
-    def _next_look_seconds(self) -> float:
-        """Until the next poll, or the next timer that is known to be due."""
-        seconds = self.environment.jitter(self._bounds.poll_seconds)
-        if self._due:
-            seconds = min(seconds, max((self._due[0][0] - self.clock.at_least_us()) / 1_000_000, 0))
-        return seconds
-
-    async def _claim(self) -> bool:
-        """Claim once; True when there may be more to take at once."""
-        room = self.room
-        if room <= 0 or not self.trusted:
-            return False
-        limit = min(room, CLAIM_MAX)
-        sent = self.environment.steady_us()
-        overdue = sent - self._polled_us >= self._bounds.poll_seconds * 1_000_000
-        ids: list[InstanceId] | None = None
-        if self._wanted and not overdue:
-            ids = [self._wanted.popitem()[0] for _ in range(min(limit, len(self._wanted)))]
-        else:
-            self._polled_us = sent
-        claims = await self._store.claim(
-            WorkerId(self.id),
-            workflows=list(self._workflows()),
-            limit=limit,
-            suspects=not any(driver.suspect for driver in self.drivers.values()),
-            ids=ids,
-        )
-        self.clock.learn(sent_us=sent, now_us=claims.now_us)
-        if self.telemetry is not None and (meters := self.telemetry.meters) is not None:
-            for row, due_us in zip(claims.rows, claims.due_us, strict=False):
-                meters.claimed(row.workflow, lag_seconds=max(claims.now_us - due_us, 0) / 1_000_000)
-        await self._take_up(claims.rows)
-        return bool(self._wanted) or (ids is None and len(claims.rows) >= limit)
-
-    async def _take_up(self, rows: Collection[InstanceRow]) -> None:
-        """Resume what is resident, replay the rest."""
-        rest: list[InstanceRow] = []
-        for row in rows:
-            if (old := self.drivers.pop(row.id, None)) is not None:
-                old.drop()  # its park is durable, or we could not have claimed; it has not been told yet
-            driver = self._residents.take(row.id, claim=row.claim)
-            if driver is not None:
-                self.drivers[row.id] = driver
-                driver.resume(row)
-            else:
-                rest.append(row)
-        if not rest:
-            return
-        histories = await self._read_histories([row.id for row in rest])
-        for row in rest:
-            if not self.dead:
-                self._drive(histories[row.id], row)
-
-    async def _read_histories(self, ids: list[InstanceId]) -> Mapping[InstanceId, list[HistoryEvent]]:
-        """Until it succeeds: these instances are ours, and nobody else will ever look after them."""
-        delay = 0.05
-        while True:
-            try:
-                return await self._store.histories(ids)
-            except StorageError as error:
-                log.warning("cannot read the histories of %d claimed instances: %s", len(ids), error)
-                await asyncio.sleep(self.environment.jitter(delay))
-                delay = min(delay * 2, 5.0)
-
-    async def _look_at_unclear(self) -> None:
-        """Starts whose answer was lost: take up what is there under the first claim, which only we can have made."""
-        ids = [instance_id for instance_id in self._unclear if instance_id not in self._starting]
-        if not ids:
-            return
-        self._unclear.difference_update(ids)
-        try:
-            await self._take_back(ids, of_claim=1)
-        except StorageError:
-            self._unclear.update(ids)
-            raise
-
-    async def _take_back(self, ids: Collection[InstanceId], *, of_claim: int | None = None) -> None:
-        """Run those of these instances that belong to this worker although nothing here drives them.
-
-        Only the claim loop does this, and no start begins to drive one of them meanwhile: what is read here is true
-        until it is driven.
-        """
-        self._taking = {name for name in ids if name not in self.drivers and name not in self._starting}
-        try:
-            rows = (await self._store.instances(sorted(self._taking))).values()
-            await self._take_up([row for row in rows if row.owner == self.id and of_claim in (None, row.claim)])
-        finally:
-            self._taking = set()
-
-    async def _look_for_orphans(self) -> None:
-        """Instances that are ours without a driver: the answer to their claim was lost, and nobody else may run them.
-
-        One look may come in the middle of a start or an end; what is missing in two looks running is missing.
-        """
-        held = await self._store.held(WorkerId(self.id))
-        missing = {instance_id: claim for instance_id, claim in held.items() if instance_id not in self.drivers}
-        orphans = [name for name, claim in missing.items() if self._missing.get(name) == claim]
-        self._missing = missing
-        if orphans:
-            log.warning("taking up %d instances whose claim went unanswered", len(orphans))
-            await self._take_back(orphans)
 
     # -- wakes and cancels of what we hold ---------------------------------------------------------------------------
 
@@ -562,15 +398,7 @@ class Worker:
         if self.telemetry is not None and (meters := self.telemetry.meters) is not None:
             meters.worker_lost(freed=len(reaped.freed), crashed_out=len(reaped.quarantined))
         self._on_outbox()  # what its relayer had leased is due
-        self._hint.set()
-
-    async def _announce(self) -> None:
-        """For people, who wonder why nobody runs an instance; nothing depends on it."""
-        names = tuple(sorted(self._workflows()))
-        if names != self._announced:
-            with contextlib.suppress(StorageError, UnknownOutcome):
-                await self._store.announce(WorkerId(self.id), names)
-                self._announced = names
+        self._claimer.look_again()
 
     # -- House: what drivers ask for ---------------------------------------------------------------------------------
 
@@ -611,22 +439,19 @@ class Worker:
         self._residents.keep(driver)
         if woken:
             self.want([driver.instance_id])
-        elif due_us is not None and len(self._due) < DUE_MAX:
-            heapq.heappush(self._due, (due_us, driver.instance_id))
-            if self._due[0][1] == driver.instance_id:
-                self._hint.set()
+        elif due_us is not None:
+            self._claimer.due_at(due_us, driver.instance_id)
 
     def ended(self, driver: Driver, end: End) -> None:
         had_no_room = self.room <= 0
         del self.drivers[driver.instance_id]
         self._endings.ended(driver, end)
         if had_no_room:
-            self._hint.set()
+            self._claimer.look_again()
 
     def cleared(self, driver: Driver) -> None:
         """The one suspect is none any more: the next may be claimed, and is known to nobody but the database."""
-        self._polled_us = 0
-        self._hint.set()
+        self._claimer.poll_now()
 
     def lost(self, driver: Driver) -> None:
         if self.drivers.get(driver.instance_id) is driver:

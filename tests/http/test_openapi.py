@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis.generation import GenerationMode
 
 from edda.http import HttpApp
 from tests.http.fuzz_checks import CHECKS, CONTENT, DOCUMENT
@@ -33,13 +35,21 @@ def target() -> Any:
     return app
 
 
-schema = schemathesis.openapi.from_asgi("/openapi.json", target())
+OPERATIONS = [
+    operation.ok() for operation in schemathesis.openapi.from_asgi("/openapi.json", target()).get_all_operations()
+]
 
 
-@schema.parametrize()
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_what_is_answered_is_what_the_document_says(case: schemathesis.Case) -> None:
-    case.call_and_validate(checks=CHECKS)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=[operation.label for operation in OPERATIONS])
+def test_what_is_answered_is_what_the_document_says(operation: Any) -> None:
+    modes = [operation.as_strategy(generation_mode=mode) for mode in GenerationMode]
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(case=st.one_of(modes))
+    def ask(case: schemathesis.Case) -> None:
+        case.call_and_validate(checks=CHECKS)
+
+    ask()
 
 
 @pytest.mark.process

@@ -21,6 +21,7 @@ from edda.engine import undoing
 from edda.engine.attempts import Attempt, Outcome
 from edda.engine.body_loop import BodyLoop
 from edda.engine.body_phase import BodyPhase
+from edda.engine.claimer import Claimer
 from edda.engine.committer import Committer
 from edda.engine.driver import Driver
 from edda.engine.environment import DatabaseClock
@@ -29,7 +30,6 @@ from edda.engine.phases import Write
 from edda.engine.residents import Residents
 from edda.engine.step import Step
 from edda.engine.undoing import UndoingPhase
-from edda.engine.worker import Worker
 from edda.storage import memory
 from edda.storage.memory import MemoryStore
 from edda.storage.port import Reaped, Renewal
@@ -406,15 +406,15 @@ def ours_instants_first() -> Any:
 @contextmanager
 def ours_forgotten_claims() -> Iterator[None]:
     def read(original: Any) -> Any:
-        async def read_histories(self: Worker, ids: Any) -> Any:
+        async def read_histories(self: Claimer, ids: Any) -> Any:
             return await self._store.histories(ids)
 
         return read_histories
 
-    async def look_for_orphans(self: Worker) -> None:
+    async def look_for_orphans(self: Claimer) -> None:
         pass
 
-    with swapped(Worker, "_read_histories", read), swapped(Worker, "_look_for_orphans", lambda _: look_for_orphans):
+    with swapped(Claimer, "_read_histories", read), swapped(Claimer, "_look_for_orphans", lambda _: look_for_orphans):
         yield
 
 
@@ -422,15 +422,15 @@ def ours_forgotten_claims() -> Iterator[None]:
 @contextmanager
 def ours_claim_overtakes_park() -> Iterator[None]:
     def take_up(original: Any) -> Any:
-        async def take_up(self: Worker, rows: Any) -> None:
-            await original(self, [row for row in rows if row.id not in self.drivers])
+        async def take_up(self: Claimer, rows: Any) -> None:
+            await original(self, [row for row in rows if row.id not in self._claimant.drivers])
 
         return take_up
 
-    async def look_for_orphans(self: Worker) -> None:
+    async def look_for_orphans(self: Claimer) -> None:
         pass
 
-    with swapped(Worker, "_take_up", take_up), swapped(Worker, "_look_for_orphans", lambda _: look_for_orphans):
+    with swapped(Claimer, "_take_up", take_up), swapped(Claimer, "_look_for_orphans", lambda _: look_for_orphans):
         yield
 
 

@@ -372,6 +372,20 @@ async def test_opening_waits_for_a_process_that_has_the_file_to_itself_for_a_mom
     await second.close()
 
 
+async def test_opening_waits_for_who_writes_a_file_that_has_no_log_yet(tmp_path: Path) -> None:
+    """SQLite itself would not wait here: it answers at once that the file is locked."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "edda.db", isolation_level=None)) as writer:
+        writer.execute("create table theirs (id)")
+        writer.execute("begin immediate")
+        store = open_store(f"sqlite:///{tmp_path}/edda.db")
+        opening = asyncio.ensure_future(store.open())
+        await asyncio.wait({opening}, timeout=0.3)
+        assert not opening.done()
+        writer.execute("commit")
+        await asyncio.wait_for(opening, timeout=5)
+    await store.close()
+
+
 async def test_opening_says_that_others_have_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edda.storage.sql.sqlite_database.BUSY_SECONDS_MAX", 0.1)
     with contextlib.closing(sqlite3.connect(tmp_path / "edda.db", isolation_level=None)) as alone:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from edda.core.commit import Batch, Commit, Verdict
-from edda.engine.worker import Worker
+from edda.engine.claimer import Claimer
 from edda.storage.sql.session import SessionTransaction
 from tests.simulation.mutants import MUTANTS, swapped
 
@@ -40,12 +40,12 @@ def history_forgotten() -> Any:
     """Whoever takes an instance over begins at its beginning."""
 
     def make(original: Any) -> Any:
-        async def read_histories(self: Worker, ids: Any) -> Any:
+        async def read_histories(self: Claimer, ids: Any) -> Any:
             return {instance_id: [] for instance_id in ids}
 
         return read_histories
 
-    return swapped(Worker, "_read_histories", make)
+    return swapped(Claimer, "_read_histories", make)
 
 
 REAL_MUTANTS: Final[dict[str, tuple[Plant, str]]] = {

@@ -147,7 +147,7 @@ class Process:
         if engine is not None:
             engine._stopping = True
         if worker is not None:
-            worker._declared_dead()
+            worker.declared_dead()
         self._funeral = self._loop.create_task(self._bury(worker), name=f"funeral of process {self.number}")
         self._on_death(self)
 
