@@ -80,7 +80,7 @@ class EddaApp(AppInstances, AppEvents):
         max_activities: Attempts at once.
         activity_threads: Threads for activities written with `def`.
         max_residents: Parked bodies kept in memory; others are replayed when they go on.
-        max_payload_bytes: For one argument list or result, as stored.
+        max_payload_bytes: For one argument list, one result, or the data of one event that is sent, as stored.
         session_pool_size: Connections behind `ctx.session`.
         session_hold_seconds: The longest transaction of `ctx.session` on SQLite.
         shutdown_grace_seconds: How long `shutdown()` waits for attempts under way.

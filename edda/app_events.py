@@ -18,6 +18,7 @@ from edda.core.subscription import ALL, WHOLE, Subscription
 from edda.engine.codec import encode_event_data
 from edda.engine.engine import Engine
 from edda.engine.event_draft import BYTES_TYPE, EventDraft, checked
+from edda.engine.payload import check_size
 from edda.events import ReceivedEvent, event_name
 from edda.exceptions import (
     DeadLetterNotFoundError,
@@ -40,6 +41,7 @@ class AppEvents:
     """Needs of the app: its engine, its workflows, and whether there is a broker."""
 
     broker_url: str | None
+    _max_payload_bytes: int
     _workflows: dict[str, Workflow[..., Any]] | None
     _handlers: dict[str, str]
     _relayer: Relayer | None
@@ -107,6 +109,7 @@ class AppEvents:
         """What `send_event` does outside of workflows and activities."""
         engine = await self._ready()
         data, event_id = checked(event), str(UUID(hex=engine.environment.sortable_id()))
+        check_size(f"event '{event.type}'", data, limit=self._max_payload_bytes)
         draft = EventDraft(event_id, self.direct(event), data, self._current_trace())
         if draft.event.to_outbox:
             # Of no instance: it waits for nobody, and nobody for it.
@@ -128,6 +131,7 @@ class AppEvents:
         no token, or one that the instance never gave out.
         """
         stored = encode_event_data(data)
+        check_size("the answer", stored, limit=self._max_payload_bytes)
         content_type = JSON_TYPE if stored.blob is None else BYTES_TYPE
         answer = answer_to(token, json=stored.text, blob=stored.blob, content_type=content_type)
         try:

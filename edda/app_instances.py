@@ -11,15 +11,15 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
-from edda.core.commit import Creation, NewInstance
+from edda.core.commit import NewInstance
 from edda.core.history import InstanceId
 from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
-from edda.core.search import terms_of
 from edda.engine.codec import decode_error, in_words, message_of
 from edda.engine.engine import Engine
 from edda.engine.environment import Environment
-from edda.engine.plans import plan_of, too_large
+from edda.engine.payload import check_size
 from edda.engine.replies import decode_result, ending_error
+from edda.engine.starts import check_same_start, new_instance
 from edda.exceptions import (
     ConflictError,
     InstanceNotFoundError,
@@ -123,11 +123,11 @@ class AppInstances:
         """What `Workflow.start` does on this app: validate, store, run."""
         engine = await self._ready()
         self._must_be_current(workflow)
-        new = new_instance(
+        new = new_start(
             workflow,
             args,
             kwargs,
-            options,
+            id=options.id,
             environment=engine.environment,
             payload_bytes_max=self._max_payload_bytes,
             trace=self._current_trace(),
@@ -156,11 +156,11 @@ class AppInstances:
         if id is not None:
             check_id(id)
         args, kwargs = in_order(known, arguments)
-        return new_instance(
+        return new_start(
             known,
             args,
             kwargs,
-            StartOptions(id=id),
+            id=id,
             environment=Environment(),
             payload_bytes_max=self._max_payload_bytes,
         )
@@ -282,48 +282,21 @@ def _time(us: int) -> datetime:
     return datetime.fromtimestamp(us / 1_000_000, UTC)
 
 
-def new_instance(
+def new_start(
     workflow: Workflow[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-    options: StartOptions,
     *,
+    id: str | None,
     environment: Environment,
     payload_bytes_max: int,
     trace: str | None = None,
 ) -> NewInstance:
-    """What is to be stored for a start. Raises what is wrong with the arguments: that is the caller's mistake."""
-    signature = plan_of(workflow).signature
-    bound = signature.bind(args, kwargs)
-    text = signature.encode(bound.args, bound.kwargs)
-    if len(text) > payload_bytes_max:
-        raise too_large(f"the input of workflow {workflow.name}", len(text), limit=payload_bytes_max)
-    return NewInstance(
-        id=InstanceId(options.id or f"{workflow.name}-{environment.sortable_id()}"),
-        workflow=workflow.name,
-        input=text,
-        args_hash=signature.canonical_hash(args, kwargs),
-        source_hash=_source_hash(workflow),
-        python=f"{sys.version_info.major}.{sys.version_info.minor}",
-        trace=trace,
-        terms=terms_of(workflow.name, text, workflow.search_fields),
-    )
-
-
-def check_same_start(new: NewInstance, there: Creation, *, on_conflict: str) -> None:
-    """An id with other arguments may be wanted as it is; one of another workflow has another result, and never is."""
-    if there.workflow != new.workflow:
-        raise ConflictError(
-            f"Workflow instance '{new.id}' exists already: it was started with workflow '{there.workflow}', and "
-            f"cannot be returned as one of '{new.workflow}'. Choose another id.",
-            instance_id=new.id,
-        )
-    if there.args_hash != new.args_hash and on_conflict == "error":
-        raise ConflictError(
-            f"Workflow instance '{new.id}' exists already and was started with other arguments. Choose another id, or "
-            'options(..., on_conflict="return") to get the existing one.',
-            instance_id=new.id,
-        )
+    """What is to be stored for a start from outside. Raises what is wrong with the arguments."""
+    new = new_instance(workflow, args, kwargs, id=id or f"{workflow.name}-{environment.sortable_id()}")
+    check_size(f"the input of workflow {workflow.name}", new.input, limit=payload_bytes_max)
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return new._replace(source_hash=_source_hash(workflow), python=python, trace=trace)
 
 
 def _place(workflow: Workflow[..., Any]) -> str:

@@ -97,6 +97,8 @@ class WrongLoopError(EddaError):
 class ConflictError(EddaError):
     """An instance with this id exists, and was started with another workflow or other arguments."""
 
+    retryable = False
+
     def __init__(self, message: str | None = None, *, instance_id: str = "") -> None:
         super().__init__(message)
         self.instance_id = instance_id

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pydantic import ValidationError
 
-from edda.app_instances import check_same_start, new_instance
+from edda.app_instances import new_start
 from edda.cli.failures import NotWell, Usage
 from edda.cli.opening import store_of
 from edda.cli.options import duration_us, json_or_text, pair, with_database, with_json
@@ -19,9 +19,10 @@ from edda.core.history import InstanceId
 from edda.core.lifecycle import ENDED, SET_ASIDE, Status
 from edda.engine.environment import Environment
 from edda.engine.plans import plan_of
+from edda.engine.starts import check_same_start
 from edda.storage.port import InstanceRow
 from edda.why import error_in_words
-from edda.workflow import StartOptions, Workflow, check_id
+from edda.workflow import Workflow, check_id
 
 if TYPE_CHECKING:
     from edda.storage.sql.store import SqlStore
@@ -51,11 +52,11 @@ async def run(options: Namespace) -> int:
     if options.id is not None:
         _check_id(options.id)
     options.db = options.db or _database_of_app(options.target)
-    new = new_instance(
+    new = new_start(
         workflow,
         (),
         fitted(workflow, options),
-        StartOptions(id=options.id),
+        id=options.id,
         environment=Environment(),
         payload_bytes_max=PAYLOAD_BYTES_MAX,
     )

@@ -23,13 +23,13 @@ from uuid import UUID
 
 from edda.activity import Activity
 from edda.context import ActivityInfo, NewEvent, WorkflowContext, current_run
-from edda.core.commit import NewInstance
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.routing import Criteria
-from edda.core.search import terms_of
 from edda.engine.environment import DatabaseClock, Environment
 from edda.engine.event_draft import EventDraft, checked
-from edda.engine.plans import Code, plan_of
+from edda.engine.payload import check_size
+from edda.engine.plans import Code
+from edda.engine.starts import check_same_start, new_instance
 from edda.engine.threads import DaemonThreads
 from edda.exceptions import ActivityTimeoutError, EddaError, SessionUnavailableError
 from edda.storage.port import Store, UserTransaction
@@ -120,6 +120,7 @@ class Attempts:
         hooks: object | None,
         activities_max: int,
         threads: int,
+        payload_bytes_max: int,
         on_crash: Callable[[MemoryError], None],
         telemetry: Telemetry | None = None,
     ) -> None:
@@ -129,6 +130,7 @@ class Attempts:
         self.clock = clock
         self.environment = environment
         self.hooks = hooks
+        self.payload_bytes_max = payload_bytes_max
         self.on_crash = on_crash
         self.telemetry = telemetry
         self._activities_max = activities_max
@@ -506,19 +508,11 @@ class AttemptRun:
         chosen = StartOptions(id=instance_id, on_conflict=options.on_conflict)
         if self.transaction is None or not self.transaction.opened:
             return await self._attempts.app.start_instance(workflow, args, kwargs, chosen)
-        signature = plan_of(workflow).signature
-        bound = signature.bind(args, kwargs)
-        text = signature.encode(bound.args, bound.kwargs)
-        await self.transaction.start(
-            NewInstance(
-                id=InstanceId(instance_id),
-                workflow=workflow.name,
-                input=text,
-                args_hash=signature.canonical_hash(args, kwargs),
-                trace=self._attempts.current_trace(),
-                terms=terms_of(workflow.name, text, workflow.search_fields),
-            )
-        )
+        new = new_instance(workflow, args, kwargs, id=instance_id)._replace(trace=self._attempts.current_trace())
+        check_size(f"the input of workflow {workflow.name}", new.input, limit=self._attempts.payload_bytes_max)
+        creation = await self.transaction.start(new)
+        if not creation.created:
+            check_same_start(new, creation, on_conflict=options.on_conflict)
         return WorkflowHandle(instance_id, self._attempts.app)
 
     def child_result(self, instance_id: str) -> Coroutine[Any, Any, Any]:
@@ -531,6 +525,8 @@ class AttemptRun:
 
     async def send(self, event: NewEvent) -> str:
         data = checked(event, instance_id=self.instance_id)
+        what = f"event '{event.type}', which {self._order.call_id} of {self.instance_id} sends,"
+        check_size(what, data, limit=self._attempts.payload_bytes_max)
         event_id = str(UUID(hex=self._attempts.environment.sortable_id()))
         attempts = self._attempts
         draft = EventDraft(event_id, attempts.app.direct(event), data, attempts.current_trace())

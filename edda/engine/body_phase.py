@@ -75,6 +75,7 @@ class BodyPhase:
             hooks=self._house.observer,
             journal=self._journal,
             started_us=at_us,
+            payload_bytes_max=self._house.payload_bytes_max,
             claim_of=lambda: instance.claim,
         )
         self._loop = self._body.loop

@@ -22,13 +22,14 @@ from edda.core.commit import NewInstance
 from edda.core.history import HistoryEvent, InstanceId
 from edda.core.journal import CallKind, Journal, describe_call, describe_event, fits
 from edda.core.routing import Criteria
-from edda.core.search import terms_of
 from edda.engine.body_loop import BodyFuture, BodyLoop, Evicted
 from edda.engine.body_timers import NEVER_US
 from edda.engine.codec import Stored
 from edda.engine.event_draft import checked
+from edda.engine.payload import check_size
 from edda.engine.plans import compensation_codec, plan_of
-from edda.exceptions import ForbiddenInBody, NondeterminismError, SessionUnavailableError
+from edda.engine.starts import new_instance
+from edda.exceptions import ForbiddenInBody, NondeterminismError, PayloadTooLargeError, SessionUnavailableError
 from edda.workflow import App, StartOptions, Workflow, WorkflowHandle, current_app
 
 WAIT_ID_CHARS_MAX: Final = 255
@@ -123,6 +124,7 @@ class BodyRun:
         hooks: object | None,
         journal: Journal,
         started_us: int,
+        payload_bytes_max: int,
         claim_of: Callable[[], int] = _no_claim,
     ) -> None:
         self.instance_id = instance_id
@@ -141,6 +143,7 @@ class BodyRun:
         self._app = app
         self._hooks = hooks
         self._journal = journal
+        self._payload_bytes_max = payload_bytes_max
         self._claim_of = claim_of
         self._counts: dict[str, int] = {}
 
@@ -211,6 +214,15 @@ class BodyRun:
         call = self.calls[call_id] = Call(kind, call_id, name)
         return call
 
+    def _check_size(self, call: Call, value: Stored | str) -> None:
+        """Refuse what is too large, as if it had not been called. Not what was recorded under another limit."""
+        try:
+            check_size(f"what {call.id} of {self.instance_id} is called with", value, limit=self._payload_bytes_max)
+        except PayloadTooLargeError:
+            if not any(event.call_id == call.id for event in self._journal.events):
+                del self.calls[call.id]
+                raise
+
     async def _answer(self, call: Call) -> Any:
         loop = self.loop
         if loop.evicting:
@@ -231,6 +243,7 @@ class BodyRun:
         args, kwargs = signature.bind(args, kwargs)
         text = signature.encode(args, kwargs)
         call = self._make(CallKind.ACTIVITY, activity.name, call_id)
+        self._check_size(call, text)
         call.activity = activity
         call.input = text
         call.args = args
@@ -247,19 +260,13 @@ class BodyRun:
     async def child(
         self, workflow: Workflow[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: StartOptions
     ) -> WorkflowHandle[Any]:
-        plan = plan_of(workflow)
-        bound = plan.signature.bind(args, kwargs)
+        new = new_instance(workflow, args, kwargs)
         call = self._make(CallKind.CHILD_START, workflow.name, None)
+        self._check_size(call, new.input)
         child_id = options.id or _child_id(self.instance_id, call.id)
-        call.input = plan.signature.encode(bound.args, bound.kwargs)
-        call.child = NewInstance(
-            id=InstanceId(child_id),
-            workflow=workflow.name,
-            input=call.input,
-            args_hash=plan.signature.canonical_hash(args, kwargs),
-            parent_id=InstanceId(self.instance_id),
-            detached=options.detached,
-            terms=terms_of(workflow.name, call.input, workflow.search_fields),
+        call.input = new.input
+        call.child = new._replace(
+            id=InstanceId(child_id), parent_id=InstanceId(self.instance_id), detached=options.detached
         )
         await self._answer(call)
         self.children[child_id] = call.id
@@ -287,6 +294,7 @@ class BodyRun:
     def send(self, event: NewEvent) -> Coroutine[Any, Any, str]:
         data = checked(event, instance_id=self.instance_id)
         call = self._make(CallKind.EVENT_SEND, event.type, None)
+        self._check_size(call, data)
         call.sent = (event, data)
         return self._answer(call)
 
@@ -297,6 +305,7 @@ class BodyRun:
         assert declared is not None, f"{compensation} is registered where it is named"
         text = compensation_codec(declared).encode(args, kwargs)
         call = self._make(CallKind.COMPENSATION, compensation, call_id)
+        self._check_size(call, text)
         call.input = text
         return self._answer(call)
 

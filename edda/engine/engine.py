@@ -95,6 +95,7 @@ class Engine:
             hooks=observer,
             activities_max=settings.activities_max,
             threads=settings.activity_threads,
+            payload_bytes_max=settings.bounds.payload_bytes_max,
             on_crash=self._crashed,
             telemetry=self._telemetry,
         )

@@ -14,7 +14,6 @@ from typing import Any, Final, NamedTuple, cast
 from edda.activity import Activity
 from edda.compensation import Compensation
 from edda.engine.codec import SignatureCodec
-from edda.exceptions import PayloadTooLargeError
 from edda.workflow import Workflow
 
 _IMMUTABLE: Final = frozenset({str, int, float, bool, type(None)})
@@ -68,13 +67,6 @@ def plan_of(item: Workflow[..., Any] | Activity[..., Any]) -> Plan:
 def compensation_codec(compensation: Compensation) -> SignatureCodec:
     """For the arguments of `register_compensation`."""
     return SignatureCodec(compensation.function, skip_first=True, validate=False)
-
-
-def too_large(what: str, size: int, *, limit: int) -> PayloadTooLargeError:
-    return PayloadTooLargeError(
-        f"{what} has {size} bytes as stored, more than max_payload_bytes={limit}. Store it elsewhere and pass a "
-        "reference, or raise the limit of the EddaApp."
-    )
 
 
 def undo_arguments(compensation: Compensation, by_name: dict[str, Any], result: object) -> dict[str, Any]:

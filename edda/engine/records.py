@@ -19,7 +19,8 @@ from edda.engine.codec import encode_error, in_words
 from edda.engine.draft import META
 from edda.engine.event_draft import EventDraft
 from edda.engine.instance import ChildEnded, Instance, Survivor, about
-from edda.engine.plans import plan_of, too_large
+from edda.engine.payload import check_size
+from edda.engine.plans import plan_of
 from edda.engine.replies import Reply, activity_error
 from edda.engine.step import Step
 from edda.engine.user_line import user_line_of
@@ -62,8 +63,7 @@ def record_success(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
     blob: bytes | None = None
     try:
         stored, value = plan_of(call.activity).signature.result.roundtrip(outcome.value)
-        if stored.size > (limit := instance.house.payload_bytes_max):
-            raise too_large(f"the result of {call.id} of {instance.id}", stored.size, limit=limit)
+        check_size(f"the result of {call.id} of {instance.id}", stored, limit=instance.house.payload_bytes_max)
         output, blob = stored.text, stored.blob
         reply = Reply(value)
     except SerializationError as error:

@@ -12,8 +12,9 @@ from edda.core.saga import owed
 from edda.engine.attempts import Outcome
 from edda.engine.codec import encode_error
 from edda.engine.instance import Instance
+from edda.engine.payload import check_size
 from edda.engine.phases import STEP, Pause, Phase, Write
-from edda.engine.plans import plan_of, too_large
+from edda.engine.plans import plan_of
 from edda.engine.records import record_success, record_unknown
 from edda.engine.replies import Reply
 from edda.exceptions import SerializationError, WorkflowCancelledException
@@ -103,8 +104,7 @@ class SettlingPhase:
     def _complete(self) -> Write:
         instance = self._instance
         stored = plan_of(instance.workflow).signature.result.encode(self.result.value)
-        if stored.size > (limit := instance.house.payload_bytes_max):
-            raise too_large(f"the result of workflow instance {instance.id}", stored.size, limit=limit)
+        check_size(f"the result of workflow instance {instance.id}", stored, limit=instance.house.payload_bytes_max)
         instance.draft.record(
             Kind.WORKFLOW_COMPLETED,
             at_us=instance.now_us(),

@@ -537,6 +537,7 @@ def replay(world: World, row: InstanceRow, history: list[HistoryEvent]) -> tuple
         hooks=None,
         journal=journal,
         started_us=history[0].at_us,
+        payload_bytes_max=1 << 20,
     )
     body.loop.quiet = True
     body.enter(row.input)

@@ -11,10 +11,11 @@ from edda.engine.codec.errors import (
     summarise_error,
 )
 from edda.engine.codec.event_data import decode_event_data, encode_event_data
-from edda.engine.codec.values import Stored, ValueCodec
+from edda.engine.codec.values import Stored, ValueCodec, size_bytes
 
 __all__ = [
     "Stored",
+    "size_bytes",
     "ValueCodec",
     "BoundArguments",
     "SignatureCodec",

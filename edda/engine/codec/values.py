@@ -43,8 +43,13 @@ class Stored:
 
     @property
     def size(self) -> int:
-        """In characters of text, or bytes."""
-        return len(self.text) if self.text is not None else len(self.blob or b"")
+        """In bytes."""
+        return size_bytes(self.text) if self.text is not None else len(self.blob or b"")
+
+
+def size_bytes(text: str) -> int:
+    """As stored. Text that is ASCII, as most is, knows it without being encoded."""
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 class ValueCodec:
