@@ -136,6 +136,17 @@ async def test_what_is_not_looked_at_is_said_and_can_be_gone_on_with(
     assert await names(shop, argument=("order_id", "ORD-0")) == ["order-0"]
 
 
+async def test_where_looking_ends_with_the_last_candidate_nothing_more_is_promised(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = len(await names(shop))
+    for bound, more in ((count - 1, True), (count, False), (count + 1, False)):
+        for module in _modules_with("SCANNED_MAX"):
+            monkeypatch.setattr(module, "SCANNED_MAX", bound)
+        page = await shop.store.instance_page(InstanceFilter(argument=("order_id", "nobody has it")))
+        assert (page.rows, page.scanned_all, page.next_page is not None) == ((), not more, more)
+
+
 def _modules_with(name: str) -> list[Any]:
     from edda.storage.sql import reads as sql_reads
 

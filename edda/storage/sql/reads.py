@@ -96,23 +96,22 @@ def instance_page(
         found = yield from _with_argument(source, looked, which.argument, search.known_by(dialect, terms), limit + 1)
     else:
         found = yield from _summaries(source, looked, limit + 1)
-    return (yield from _paged(found, candidates, limit=limit, bound=bound, scanning=scanning))
-
-
-def _paged(
-    found: list[InstanceSummary], candidates: Condition, *, limit: int, bound: int, scanning: bool
-) -> Verb[Page[InstanceSummary]]:
     if len(found) > limit:
         last = found[limit - 1]
         return Page(rows=tuple(found[:limit]), next_page=token_of(last.created_at_us, last.id))
     if not scanning:
         return Page(rows=tuple(found))
+    last_looked_at = yield from _place_of_the_cut(_candidates(dialect, walks, bound + 1), bound)
+    return Page(rows=tuple(found), next_page=last_looked_at, scanned_all=last_looked_at is None)
+
+
+def _place_of_the_cut(candidates: Condition, bound: int) -> Verb[str | None]:
+    """Of the last candidate that was looked at; None if there is none behind it."""
     rows, _ = yield Statement(
         f"select created_at_us, id from ({candidates.text}) k order by {NEWEST} limit 2 offset {bound - 1:d}",
         candidates.params,
     )
-    token = token_of(int(rows[0][0]), rows[0][1]) if rows else None
-    return Page(rows=tuple(found), next_page=token, scanned_all=token is None)
+    return token_of(int(rows[0][0]), rows[0][1]) if len(rows) == 2 else None
 
 
 def _walks(
