@@ -431,5 +431,72 @@ async def test_an_event_that_two_store_at_once_is_stored_and_found_once(two: Two
     assert await select(two.second.store, "select * from edda_inbox_route") == []
 
 
+async def test_an_event_that_comes_again_after_it_expired_stays(two: Two) -> None:
+    """Two let it expire at once, and one of them looked before it was stored anew."""
+    newest = "select coalesce(max(accepted_at_us), 0) from edda_inbox"
+
+    async def expire(store: SqlStore, before_us: int) -> int:
+        return await store.expire(before_us=before_us, limit=100)
+
+    async def expire_and_accept(event: CloudEvent, before_us: int) -> None:
+        await expire(two.second.store, before_us)
+        assert await two.second.store.accept([event]) == (Receipt.STORED,)
+
+    await two.second.store.accept([_paid("before")])
+    places = await stops(two, "expire", lambda: expire(two.first.store, FAR))
+    assert places > 2
+    for place in range(places):
+        event = _paid(f"again-{place}")
+        await two.second.store.accept([event])
+        before_us = (await select(two.second.store, newest))[0][0] + 1
+        await asyncio.sleep(0.001)
+        await interleave(
+            two,
+            "expire",
+            place,
+            lambda before_us=before_us: expire(two.first.store, before_us),
+            lambda event=event, before_us=before_us: expire_and_accept(event, before_us),
+        )
+        assert await select(two.second.store, "select id from edda_inbox") == [(event.id,)], place
+        await expire(two.second.store, FAR)
+
+
 def _paid(name: str) -> CloudEvent:
     return CloudEvent(name, "/shop", "order.paid")
+
+
+# -- forgetting -----------------------------------------------------------------------------------------------------
+
+EVERYTHING_US = -(10**9)
+"""An age at which everything is old: a while in the future."""
+
+
+async def test_an_id_that_is_used_again_is_not_forgotten_with_what_it_was_before(two: Two) -> None:
+    """Two forget at once, and one of them looked before the id was taken anew."""
+
+    async def ended(name: str) -> None:
+        await two.second.start(new(name, owner=W2), worker=W2)
+        await two.second.write(commit(name, 1, row=END), worker=W2)
+
+    async def forget(store: SqlStore) -> int:
+        return (await store.prune(age_us=EVERYTHING_US)).instances
+
+    async def forget_and_use_again(name: str) -> None:
+        await forget(two.second.store)
+        await two.second.start(new(name, owner=W2), worker=W2)
+        await two.second.write(commit(name, 1, 2), worker=W2)
+
+    await ended("before")
+    places = await stops(two, "prune", lambda: forget(two.first.store))
+    assert places > 5
+    for place in range(places):
+        name = f"a{place}"
+        await ended(name)
+        await interleave(
+            two, "prune", place, lambda: forget(two.first.store), lambda name=name: forget_and_use_again(name)
+        )
+        row = (await two.second.store.instances([iid(name)])).get(iid(name))
+        assert row is not None, f"forgotten while it ran, at {place}"
+        assert row.status is Status.RUNNING
+        assert await two.second.history(name) == [1, 2], place
+        await two.second.write(commit(name, 3, row=END), worker=W2)

@@ -222,5 +222,6 @@ def expire(dialect: Dialect, *, before_us: int, limit: int) -> Verb[int]:
             "delete from edda_inbox_route where route = ? and accepted_at_us = ? and event_key = ?", routes, many=True
         )
     condition, params = dialect.within("event_key", sorted(stored.key for stored in events))
-    yield Statement(f"delete from edda_inbox where {condition}", params)
+    # Another process may have deleted them since, and the sender of one may have sent it again: that one is new.
+    yield Statement(f"delete from edda_inbox where {condition} and accepted_at_us < ?", (*params, before_us))
     return len(events)

@@ -1,6 +1,7 @@
-"""Forgetting in SQL. Nothing is locked beforehand: what is over never changes again, and nobody else writes its rows.
+"""Forgetting in SQL. See `edda.storage.retention` for what stays.
 
-See `edda.storage.retention` for what stays.
+What is over never changes again, so looking at it locks nothing. Before anything is removed the instances are locked
+and looked at once more: another process may have forgotten them since, and an id that is free again may be in use.
 """
 
 # ruff: noqa: S608 - the only strings that go into statements are our own names of tables and columns
@@ -46,9 +47,11 @@ def prune(dialect: Dialect, *, age_us: int, after: Place, dry: bool) -> Verb[Pru
         chosen.append(row)
         count += size
     if chosen and not dry:
-        yield from _remove(dialect, sorted(row[1] for row in chosen))
+        ids = yield from _locked(dialect, [row[1] for row in chosen], before_us)
+        yield from _remove(dialect, ids)
+        chosen = [row for row in chosen if row[1] in ids]
     place = Place(int(last[0]), last[1]) if last is not None else None
-    return Pruned(instances=len(chosen), rows=count, after=place)
+    return Pruned(instances=len(chosen), rows=sum(sizes.get(row[1], 0) for row in chosen), after=place)
 
 
 def _needed(dialect: Dialect, ended: Sequence[Row]) -> Verb[frozenset[InstanceId]]:
@@ -86,8 +89,21 @@ def _sizes(dialect: Dialect, ids: Sequence[InstanceId]) -> Verb[dict[InstanceId,
     return {row[0]: int(row[1]) for row in rows}
 
 
+def _locked(dialect: Dialect, ids: Sequence[InstanceId], before_us: int) -> Verb[list[InstanceId]]:
+    """Those of them that are still there, and still over: locked, in the order in which everybody locks."""
+    condition, params = dialect.within("id", sorted(ids))
+    rows, _ = yield Statement(
+        f"select id from edda_instance where {condition} and status {IS_OVER} and ended_at_us < ? "
+        f"order by id{dialect.lock}",
+        (*params, before_us),
+    )
+    return [row[0] for row in rows]
+
+
 def _remove(dialect: Dialect, ids: Sequence[InstanceId]) -> Verb[None]:
     """In the order in which everybody locks: instances, inbox, outbox."""
+    if not ids:
+        return
     for table, column in (
         ("edda_instance", "id"),
         ("edda_history", "instance_id"),
