@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from edda.core.event import CloudEvent
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
@@ -90,6 +90,10 @@ class EventWait(NamedTuple):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stay:
     """The instance's row is not touched and the claim is kept."""
+
+
+REASON_CHARS_MAX: Final = 255
+"""Of what an instance waits for, in words."""
 
 
 class Park(NamedTuple):

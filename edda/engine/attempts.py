@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -27,6 +26,7 @@ from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.routing import Criteria
 from edda.engine.environment import DatabaseClock, Environment
 from edda.engine.event_draft import EventDraft, checked
+from edda.engine.log import log
 from edda.engine.payload import check_size
 from edda.engine.plans import Code
 from edda.engine.starts import check_same_start, new_instance
@@ -38,7 +38,6 @@ from edda.workflow import App, StartOptions, Workflow, WorkflowHandle, current_a
 if TYPE_CHECKING:
     from edda.engine.telemetry import RunningAttempt, Telemetry
 
-log = logging.getLogger("edda.engine")
 
 UNCOUNTED_MAX: Final = 10
 """Times that a user's transaction lost to others is tried again at once, without counting as an attempt."""
@@ -332,7 +331,7 @@ class Attempt:
             context.run(self._watched.enter)
 
         def call() -> object:
-            return context.run(code.function, *args, **order.kwargs)
+            return context.run(_call_for_a_future, code.function, *args, **order.kwargs)
 
         loop = asyncio.get_running_loop()
         working = loop.run_in_executor(self._attempts.pool(), call)
@@ -493,7 +492,7 @@ class AttemptRun:
         if activity.is_async:
             return await activity.function(*args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(
-            self._attempts.pool(), lambda: activity.function(*args, **kwargs)
+            self._attempts.pool(), lambda: _call_for_a_future(activity.function, *args, **kwargs)
         )
 
     def timer(self, prefix: str, *, due_us: int, timer_id: str | None) -> Coroutine[Any, Any, None]:
@@ -540,6 +539,14 @@ class AttemptRun:
             f"register_compensation() is for workflow functions; undo activity {self._order.code.name}() with "
             "@on_failure(...)"
         )
+
+
+def _call_for_a_future(function: Callable[..., object], *args: object, **kwargs: object) -> object:
+    """No future takes a StopIteration, so one that waits for it would never be done. A coroutine changes it, too."""
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:
+        raise RuntimeError(f"{getattr(function, '__qualname__', function)}() raised StopIteration") from error
 
 
 def _started_id(workflow: str, instance_id: str, call_id: str, number: int) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsage]  # no public way to be "in" a task
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from types import CoroutineType
@@ -20,10 +19,10 @@ from typing import Any, TypeAlias, TypeGuard, cast
 
 from edda.engine.body_guard import suspended_frames
 from edda.engine.body_order import BodyTask
+from edda.engine.log import log
 
 _Coroutine: TypeAlias = "CoroutineType[Any, Any, Any]"  # a name for checkers: 3.11 cannot subscript it
 
-logger = logging.getLogger("edda.engine")
 
 THROWS_MAX = 50
 """How often a coroutine that awaits again (a `finally` with `await` inside) is asked to end before it is dropped."""
@@ -45,7 +44,7 @@ def unwind_task(loop: asyncio.AbstractEventLoop, task: BodyTask) -> None:
         _leave_task(loop, task)
         _close_unstarted(unstarted)
     if not ended:
-        logger.warning("Workflow task %s does not end when its instance is unloaded; it is dropped", task.get_name())
+        log.warning("Workflow task %s does not end when its instance is unloaded; it is dropped", task.get_name())
 
 
 def unwind_generator(generator: AsyncGenerator[Any, Any]) -> None:
@@ -53,7 +52,7 @@ def unwind_generator(generator: AsyncGenerator[Any, Any]) -> None:
     step = generator.athrow(Evicted())
     ended = _throw_until_ended(lambda: step.send(None), throws_max=1)
     if not ended and not _throw_until_ended(lambda: step.throw(Evicted())):
-        logger.warning("Async generator %s does not end when its instance is unloaded", repr(generator))
+        log.warning("Async generator %s does not end when its instance is unloaded", repr(generator))
 
 
 def _throw_until_ended(throw: Callable[[], object], *, throws_max: int = THROWS_MAX) -> bool:

@@ -20,7 +20,6 @@ import asyncio
 import contextvars
 import gc
 import itertools
-import logging
 import sys
 import weakref
 from asyncio.events import _get_running_loop, _set_running_loop  # pyright: ignore[reportPrivateUsage]
@@ -34,11 +33,11 @@ from edda.engine.body_eviction import Evicted, unwind_generator, unwind_task
 from edda.engine.body_guard import ForbiddenCalls, forbidden, forbidden_await
 from edda.engine.body_order import ENSURE_FUTURE, ArgumentOrder, BodyFuture, BodyTask, as_completed_above
 from edda.engine.body_timers import BodyHandle, BodyTimer, BodyTimers
+from edda.engine.log import log
 from edda.exceptions import ForbiddenInBody
 
 __all__ = ["BodyFuture", "BodyLoop", "BodyTask", "Evicted"]
 
-logger = logging.getLogger("edda.engine")
 
 UNHANDLED_MAX = 100
 """How many errors that nobody awaited are kept; all of them are logged."""
@@ -308,7 +307,7 @@ class BodyLoop(ForbiddenCalls):
             self.unhandled.append(context)
         if not self.quiet:
             error = context.get("exception")
-            logger.error("In a workflow body: %s", context.get("message", "unhandled error"), exc_info=error)
+            log.error("In a workflow body: %s", context.get("message", "unhandled error"), exc_info=error)
 
     def _unwind(self, tasks: Iterable[BodyTask], generators: Iterable[AsyncGenerator[Any, Any]]) -> None:
         outside = self._enter()

@@ -7,18 +7,19 @@ asks for is sorted here; nothing of it begins before the commit that tells of it
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Final
 
-from edda.core.commit import End, Park, RowChange
+from edda.core.commit import REASON_CHARS_MAX, End, Park, RowChange
 from edda.core.history import HistoryEvent, InstanceId, Kind
 from edda.core.journal import CallKind
 from edda.core.lifecycle import Status
+from edda.core.text import one_line
 from edda.engine.attempts import Outcome
 from edda.engine.body_run import BodyRun, Call
 from edda.engine.codec import encode_error
 from edda.engine.event_waits import EventWaits, Question
 from edda.engine.instance import ChildEnded, Instance, NoEventInTime, Survivor, TimerDue, about
+from edda.engine.log import log
 from edda.engine.phases import STEP, Pause, Phase, Write
 from edda.engine.plans import plan_of
 from edda.engine.records import (
@@ -41,8 +42,6 @@ from edda.engine.step import Step
 from edda.exceptions import EddaError, NondeterminismError
 from edda.storage.inbox import InboxEvent
 from edda.storage.port import InstanceRow
-
-log = logging.getLogger("edda.engine")
 
 SLICE_REPLIES: Final = 1000
 """Recorded completions replayed in one callback of the user's loop: about 10 ms."""
@@ -444,7 +443,12 @@ class BodyPhase:
         if due_us is None and not self._child_waits and not self._events:
             return End(status=Status.QUARANTINED, error=encode_error(self._nothing_to_wait_for()))
         status, reason = self._wait_in_words()
-        return Park(status=status, reason=reason[:255], due_us=due_us, seen_wakes=self._instance.seen_wakes)
+        return Park(
+            status=status,
+            reason=one_line(reason, chars_max=REASON_CHARS_MAX),
+            due_us=due_us,
+            seen_wakes=self._instance.seen_wakes,
+        )
 
     def _wait_in_words(self) -> tuple[Status, str]:
         if self._instance.steps:

@@ -372,6 +372,8 @@ class BodyRun:
 
 def _check_id(kind: CallKind, call_id: str) -> None:
     """Said at the call, where the code can be seen: a database that refuses it would set the whole instance aside."""
+    if not call_id:
+        raise ValueError("the id of a call is empty: leave it out, and the call gets one")
     if not call_id.isprintable() and ("\0" in call_id or any("\ud800" <= letter <= "\udfff" for letter in call_id)):
         raise ValueError(f"the id of a call holds neither NUL nor half a character, as {call_id!a} does")
     if kind is CallKind.EVENT_WAIT and len(call_id) > WAIT_ID_CHARS_MAX:

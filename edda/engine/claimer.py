@@ -11,20 +11,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import heapq
-import logging
 from collections.abc import Callable, Collection, Container, Mapping
 from typing import Final, Protocol
 
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.engine.driver import Driver
 from edda.engine.environment import DatabaseClock, Environment
+from edda.engine.log import log
 from edda.engine.residents import Residents
 from edda.engine.telemetry import Telemetry
 from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.port import Claims, Fenced, InstanceRow, Store, UnknownOutcome
 from edda.workflow import Workflow
-
-log = logging.getLogger("edda.engine")
 
 CLAIM_MAX: Final = 100
 """Instances taken in one claim."""

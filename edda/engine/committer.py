@@ -8,7 +8,6 @@ judges each alone, and when a whole batch is refused by the database its commits
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ from dataclasses import dataclass
 from edda.core.commit import Batch, BatchOutcome, Commit, Creation, NewInstance, Verdict
 from edda.core.history import WorkerId
 from edda.engine.environment import DatabaseClock, Environment
+from edda.engine.log import log
 from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.port import Fenced, Store, UnknownOutcome
 from edda.telemetry import Meters
-
-log = logging.getLogger("edda.engine")
 
 BATCH_COMMITS_MAX = 1000
 """Commits in one transaction: enough to hide the disk, few enough to keep a lock short."""

@@ -13,7 +13,6 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
@@ -29,6 +28,7 @@ from edda.engine.draft import News
 from edda.engine.event_waits import Question
 from edda.engine.house import House
 from edda.engine.instance import Instance, Survivor, about
+from edda.engine.log import log
 from edda.engine.phases import Pause, Phase, Write
 from edda.engine.plans import plan_of
 from edda.engine.records import record_start, record_success, record_unknown
@@ -39,8 +39,6 @@ from edda.exceptions import EddaError, NondeterminismError, SerializationError, 
 from edda.storage.inbox import InboxEvent
 from edda.storage.port import InstanceRow, UnknownOutcome, UserTransaction
 from edda.workflow import Workflow
-
-log = logging.getLogger("edda.engine")
 
 HOLD_US: Final = 1_000_000
 """A wait shorter than this is waited for in place: parking would cost two transactions."""

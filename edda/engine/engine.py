@@ -4,7 +4,6 @@ dead."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -21,6 +20,7 @@ from edda.engine.environment import DatabaseClock, Environment
 from edda.engine.heartbeat import Lease
 from edda.engine.hook_queue import HookQueue
 from edda.engine.inbox import Inbox
+from edda.engine.log import log
 from edda.engine.results import Ending, Results
 from edda.engine.retention import Retention
 from edda.engine.telemetry import Telemetry
@@ -29,8 +29,6 @@ from edda.storage.outbox import OUTBOX_COUNT_MAX, OutboxState
 from edda.storage.port import InstanceRow, Store, UnknownOutcome
 from edda.telemetry import Gauges, Meters, Tracing
 from edda.workflow import App, Workflow
-
-log = logging.getLogger("edda.engine")
 
 ASK_AGAIN_SECONDS = 0.05
 """After the answer to a verb was lost."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sys
 import threading
 import traceback
@@ -18,9 +17,8 @@ from typing import Final
 
 from edda.core.history import WorkerId
 from edda.engine.environment import Environment
+from edda.engine.log import log
 from edda.storage.port import LeaseLine
-
-log = logging.getLogger("edda.engine")
 
 STALL_WARNING_SECONDS: Final = 1.0
 CONNECT_RETRY_SECONDS: Final = 0.5

@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-log = logging.getLogger("edda.hooks")
+from edda.engine.log import CarefulLogger
+
+log = CarefulLogger(logging.getLogger("edda.hooks"), {})
 
 QUEUE_MAX: Final = 10_000
 """Calls that may wait. Beyond it the oldest are dropped, with one warning: an observer must not eat the memory."""

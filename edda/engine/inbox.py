@@ -7,7 +7,6 @@ this process at once; what a dead process left behind is found by every other's 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,11 @@ from edda.core.history import InstanceId
 from edda.core.routing import EventKey, event_key
 from edda.core.subscription import Subscription
 from edda.engine.environment import Environment
+from edda.engine.log import log
 from edda.exceptions import DatabaseUnavailableError, ShuttingDownError, StorageError
 from edda.storage.port import Store, UnknownOutcome
 from edda.storage.reads import EventFilter
 from edda.telemetry import Meters
-
-log = logging.getLogger("edda.engine")
 
 ACCEPT_MAX: Final = 500
 """Events stored in one transaction."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -12,10 +11,9 @@ from edda.core.routing import Fields
 from edda.engine.driver import Driver
 from edda.engine.environment import Environment
 from edda.engine.event_waits import Question
+from edda.engine.log import log
 from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.port import Store, UnknownOutcome
-
-log = logging.getLogger("edda.engine")
 
 LOOKS_MAX: Final = 500
 """Instances that look in one transaction."""

@@ -9,17 +9,15 @@ It must not know drivers or claims. Laws:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Final
 
 from edda.core.history import WorkerId
 from edda.core.lifecycle import CRASHED_TOO_OFTEN
 from edda.engine.environment import Environment
+from edda.engine.log import log
 from edda.exceptions import StorageError
 from edda.storage.port import Reaped, Store, UnknownOutcome
-
-log = logging.getLogger("edda.engine")
 
 ABSENCE_SECONDS: Final = 0.4
 """How often a worker looks for others that are gone."""

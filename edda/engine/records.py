@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -13,12 +12,14 @@ from edda.core.history import HistoryEvent, Kind
 from edda.core.lifecycle import Status
 from edda.core.retry import TryAgain
 from edda.core.saga import UNDO_KEY
+from edda.core.text import one_line
 from edda.engine.attempts import Outcome
 from edda.engine.body_run import Call
 from edda.engine.codec import encode_error, in_words
 from edda.engine.draft import META
 from edda.engine.event_draft import EventDraft
 from edda.engine.instance import ChildEnded, Instance, Survivor, about
+from edda.engine.log import log
 from edda.engine.payload import check_size
 from edda.engine.plans import plan_of
 from edda.engine.replies import Reply, activity_error
@@ -27,8 +28,6 @@ from edda.engine.user_line import user_line_of
 from edda.exceptions import SerializationError
 from edda.storage.inbox import InboxEvent
 
-log = logging.getLogger("edda.engine")
-
 KEY: Final = "key"
 """In the details of a row that consumed an event: what that is stored under."""
 
@@ -36,6 +35,9 @@ DURATION: Final = "duration_us"
 """In the details of an attempt's row: how long that attempt took. For people; back-off counts it, too."""
 
 PYTHON_OF_THE_START: Final = META.encode({"python": f"{sys.version_info.major}.{sys.version_info.minor}"})
+
+LOGGED_CHARS_MAX: Final = 1_000
+"""Of an error's message, in a log; history has it whole."""
 
 CHILD_KINDS = {
     Status.COMPLETED: Kind.CHILD_COMPLETED,
@@ -175,8 +177,8 @@ def record_failed_attempt(
 
 def in_words_with_line(error: BaseException) -> str:
     """For a log."""
-    line = user_line_of(error)
-    return f"{in_words(error)} ({line})" if line is not None else in_words(error)
+    words, line = one_line(in_words(error), chars_max=LOGGED_CHARS_MAX), user_line_of(error)
+    return f"{words} ({line})" if line is not None else words
 
 
 def record_unknown(instance: Instance, call: Call) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -12,10 +11,9 @@ from edda.core.history import InstanceId
 from edda.core.lifecycle import ENDED, Status
 from edda.engine.driver import Driver
 from edda.engine.environment import Environment
+from edda.engine.log import log
 from edda.exceptions import InstanceNotFoundError, ShuttingDownError, StorageError
 from edda.storage.port import InstanceRow, Store
-
-log = logging.getLogger("edda.engine")
 
 POLL_SECONDS_MIN: Final = 0.02
 POLL_SECONDS_MAX: Final = 1.0

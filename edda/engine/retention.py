@@ -7,10 +7,10 @@ own, which is harmless: what one has removed the other does not find. A step tha
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Final
 
 from edda.engine.environment import Environment
+from edda.engine.log import log
 from edda.exceptions import StorageError
 from edda.storage.port import Store, UnknownOutcome
 from edda.storage.retention import walk
@@ -21,8 +21,6 @@ PAUSE_SECONDS: Final = 0.2
 """Between two steps: so a step of 20 ms takes a tenth of the database's time at most."""
 WORKER_AGE_US_MIN: Final = 86_400_000_000
 """Dead workers stay for a day at least: people look for them."""
-
-log = logging.getLogger("edda.engine")
 
 
 class Retention:

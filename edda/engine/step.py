@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from edda.core.history import HistoryEvent
 from edda.core.retry import GiveUp, RetryPolicy, TryAgain, after_failure
 from edda.engine.attempts import Attempt
-from edda.engine.codec import in_words, message_of
+from edda.engine.codec import class_name, in_words, message_of
 from edda.engine.plans import Code
 from edda.exceptions import EddaError, RetryExhaustedError, TerminalError
+
+MESSAGE_CHARS_MAX: Final = 2_000
+FIRST_ERRORS: Final = 10
+LAST_ERRORS: Final = 40
+"""Of each failed attempt's message, and of the attempts, so much is written again into the last row of a step."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +36,7 @@ class Step:
     crashes: int
     """Crashes since the last record: they count into the number of the attempt."""
     errors: Sequence[dict[str, Any]] = ()
-    """One per failed attempt, as shown in `retry_metadata`."""
+    """One per failed attempt."""
     spent_us: int = 0
     """Attempts and delays so far."""
     due_us: int | None = None
@@ -62,8 +67,8 @@ class Step:
         """Count a failed attempt and decide what follows."""
         how = {
             "attempt": len(self.errors) + 1,
-            "error_type": type(error).__name__,
-            "message": message_of(error),
+            "error_type": class_name(error),
+            "message": _shortened(message_of(error)),
             "timestamp_ms": at_us // 1000,
         }
         self.errors = (*self.errors, how)
@@ -83,9 +88,22 @@ class Step:
             "total_attempts": len(self.errors) + (1 if succeeded else 0),
             "total_duration_ms": self.spent_us // 1000,
             "exhausted": exhausted,
-            "errors": list(self.errors),
+            **_not_too_many(self.errors),
             "last_error": {"error_type": last["error_type"], "message": last["message"]} if last else None,
         }
+
+
+def _shortened(message: str) -> str:
+    """The row of its attempt has all of it."""
+    return message if len(message) <= MESSAGE_CHARS_MAX else f"{message[:MESSAGE_CHARS_MAX]}…"
+
+
+def _not_too_many(errors: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """One row has to hold them, however often it was tried; the rows of the attempts have every one."""
+    left_out = len(errors) - FIRST_ERRORS - LAST_ERRORS
+    if left_out <= 0:
+        return {"errors": list(errors)}
+    return {"errors": [*errors[:FIRST_ERRORS], *errors[-LAST_ERRORS:]], "errors_left_out": left_out}
 
 
 def exhausted_error(name: str, attempts: int, cause: BaseException) -> RetryExhaustedError:

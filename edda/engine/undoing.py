@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from typing import Any
 
-from edda.core.commit import End, Park, RowChange
+from edda.core.commit import REASON_CHARS_MAX, End, Park, RowChange
 from edda.core.history import HistoryEvent, Kind
 from edda.core.lifecycle import LAST_EVENT, Status
 from edda.core.retry import TryAgain
 from edda.core.saga import failed_for_good, owed
+from edda.core.text import one_line
 from edda.engine.attempts import Outcome
 from edda.engine.codec import ValueCodec, decode_error, encode_error, in_words
 from edda.engine.instance import Instance, about
+from edda.engine.log import log
 from edda.engine.phases import Pause, Phase, Write
 from edda.engine.records import DURATION, in_words_with_line, post, record_failed_attempt
 from edda.engine.replies import Reply
@@ -25,8 +26,6 @@ from edda.engine.settling import parent_of
 from edda.engine.step import Step
 from edda.engine.undo import step_for
 from edda.exceptions import CompensationFailedError, SerializationError
-
-log = logging.getLogger("edda.engine")
 
 RESULT = ValueCodec(what="the result of a compensation")
 
@@ -152,7 +151,7 @@ class UndoingPhase:
     def when_idle(self, due_us: int | None) -> RowChange:
         return Park(
             status=Status.COMPENSATING,
-            reason="retry of " + ", ".join(map(str, self._instance.steps))[:240],
+            reason=one_line("retry of " + ", ".join(map(str, self._instance.steps)), chars_max=REASON_CHARS_MAX),
             due_us=due_us,
             seen_wakes=self._instance.seen_wakes,
         )

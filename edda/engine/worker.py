@@ -7,7 +7,6 @@ Nothing it knows is needed to go on: *runnable* is a predicate on a row, and who
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from edda.engine.heartbeat import Heartbeat, Lease
 from edda.engine.hook_queue import HookQueue
 from edda.engine.inbox import Inbox
 from edda.engine.instance import Survivor
+from edda.engine.log import log
 from edda.engine.questions import Questions
 from edda.engine.reaper import Reaper
 from edda.engine.residents import Residents
@@ -37,8 +37,6 @@ from edda.exceptions import StorageError
 from edda.storage.port import InstanceRow, Reaped, Store, UnknownOutcome
 from edda.telemetry import Gauges
 from edda.workflow import App, Workflow
-
-log = logging.getLogger("edda.engine")
 
 NOTICE_SECONDS: Final = 0.5
 """How often a worker asks whether its own instances were woken or cancelled by others."""

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, NamedTuple
 
+from edda.core.text import one_line
 from edda.exceptions import StorageError
 from edda.outbox.backoff import delay_us
 from edda.outbox.sink import Answer, Reject, Retry, Sink, outgoing
@@ -375,8 +376,7 @@ def _longer(seconds: float) -> float:
 
 def storable(reason: str) -> str:
     """What somebody outside said, as text that every database takes and that is fit for a log."""
-    plain = str(reason).encode("utf-8", "replace").decode()  # whatever a sink of others put there
-    return "".join(character if character.isprintable() else " " for character in plain[:REASON_CHARS_MAX])
+    return one_line(str(reason), chars_max=REASON_CHARS_MAX)  # whatever a sink of others put there
 
 
 def _report(task: asyncio.Task[None]) -> None:

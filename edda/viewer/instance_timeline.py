@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -62,6 +63,7 @@ def _lane(lane: Lane, scale: Scale, asked: Asked, *, chosen: str, next_step: str
     is_step = bool(lane.call_id)
     return {
         "call_id": lane.call_id,
+        "key": hashlib.sha256(lane.call_id.encode()).hexdigest()[:16],  # an id in a page holds no blanks
         "label": lane.undoes or lane.call_id or next_step,
         "detail": _lane_detail(lane),
         "sort": lane.sort.value,

@@ -71,6 +71,98 @@ async def test_a_message_that_no_database_could_hold_is_stored_as_far_as_it_can_
     assert (await handle.reason()).endswith(message.replace("\ud800", "\\ud800"))
 
 
+@on_every_database
+async def test_an_instance_waits_for_its_retry_whatever_the_failure_said(apps: Apps) -> None:
+    attempts = Attempts()
+
+    @activity(retry_policy=RetryPolicy(initial_interval=60))
+    async def garble(ctx: WorkflowContext) -> None:
+        attempts.begin()
+        raise ValueError("NUL: \0,\nand a second line")
+
+    @workflow
+    async def dictation(ctx: WorkflowContext) -> None:
+        await garble(ctx)
+
+    handle = await (await apps.open()).start(dictation)
+    said = "retry of garble:1 (attempt 1 failed: ValueError: NUL:  , and a second line)"
+    assert await eventually(handle.reason) == said
+    assert attempts.count == 1
+
+
+async def test_what_others_say_is_one_line_of_a_log_and_not_a_long_one(
+    apps: Apps, caplog: pytest.LogCaptureFixture
+) -> None:
+    @activity(retry_policy=RetryPolicy(max_attempts=1))
+    async def quote(ctx: WorkflowContext) -> None:
+        raise ValueError("it failed\nERROR:edda.engine:all is lost" + 100_000 * "!")
+
+    @workflow
+    async def quoting(ctx: WorkflowContext) -> None:
+        await quote(ctx)
+
+    handle = await (await apps.open()).start(quoting)
+    assert await reaches(handle, "failed") == "failed"
+    (line,) = [record.getMessage() for record in caplog.records if "failed for good" in record.getMessage()]
+    assert "ValueError: it failed ERROR:edda.engine:all is lost!!!" in line
+    assert "\n" not in line
+    assert len(line) < 2_000
+
+
+async def test_many_long_failures_are_no_burden_for_the_row_of_the_end(apps: Apps) -> None:
+    attempts = Attempts()
+
+    @activity(retry_policy=RetryPolicy(initial_interval=0.0001, max_interval=0.0001, max_attempts=None))
+    async def complain(ctx: WorkflowContext) -> int:
+        number = attempts.begin()
+        if number <= 70:
+            raise ValueError(f"{number} " + 10_000 * "\N{FACE WITH COLD SWEAT}")
+        return number
+
+    @workflow
+    async def complaint(ctx: WorkflowContext) -> int:
+        return await complain(ctx)
+
+    handle = await (await apps.open()).start(complaint)
+    assert await handle.result(timeout=SOON) == 71
+    (end,) = [event for event in await handle.history() if "retry_metadata" in event.event_data]
+    metadata = end.event_data["retry_metadata"]
+    assert metadata["total_attempts"] == 71
+    assert [error["attempt"] for error in metadata["errors"]] == [*range(1, 11), *range(31, 71)]
+    assert metadata["errors_left_out"] == 20
+    assert {len(error["message"]) for error in metadata["errors"]} == {2_001}
+
+
+class Deaf(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("the log service is away")
+
+
+async def test_a_log_handler_that_raises_harms_neither_instance_nor_worker(
+    apps: Apps, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @activity(retry_policy=RetryPolicy(initial_interval=0.01, max_attempts=2))
+    async def stumble(ctx: WorkflowContext) -> None:
+        raise ValueError("a stone")
+
+    @workflow
+    async def walk(ctx: WorkflowContext) -> None:
+        await stumble(ctx)
+
+    handler = Deaf()
+    logging.getLogger("edda").addHandler(handler)
+    try:
+        app = await apps.open()
+        for _ in range(3):
+            assert await reaches(await app.start(walk), "failed") == "failed"
+        assert app.store_in_use is not None
+        workers = (await app.store_in_use.worker_views()).rows
+    finally:
+        logging.getLogger("edda").removeHandler(handler)
+    assert len(workers) == 1  # none was replaced
+    assert "the log service is away" in capsys.readouterr().err
+
+
 async def test_the_reason_of_an_instance_that_waits_for_a_retry_tells_of_the_last_failure(apps: Apps) -> None:
     @activity(retry_policy=RetryPolicy(initial_interval=60))
     async def call(ctx: WorkflowContext) -> None:
@@ -162,3 +254,28 @@ async def test_an_input_that_does_not_fit_todays_code_says_what_to_do(apps: Apps
     assert f"the stored input of workflow instance {handle} does not fit today's order()" in reason
     assert "must" in reason
     assert "handle.retry()" in reason
+
+
+@activity(retry_policy=RetryPolicy(max_attempts=1))
+def take_the_first(ctx: WorkflowContext, of: list[str]) -> str:
+    return next(iter(of))
+
+
+@activity(retry_policy=RetryPolicy(max_attempts=1))
+async def take_the_first_in_another(ctx: WorkflowContext, of: list[str]) -> str:
+    return await take_the_first(ctx, of)
+
+
+@workflow
+async def taking_the_first(ctx: WorkflowContext, within: bool, of: list[str]) -> str:
+    return await (take_the_first_in_another if within else take_the_first)(ctx, of)
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["itself", "called by another"])
+async def test_an_iterator_at_its_end_fails_an_activity_like_any_error(apps: Apps, within: bool) -> None:
+    """No future takes a StopIteration: whoever waits for one would wait for ever."""
+    app = await apps.open()
+    assert await (await app.start(taking_the_first, within, ["a"])).result(timeout=SOON) == "a"
+    handle = await app.start(taking_the_first, within, [])
+    assert await reaches(handle, "failed") == "failed"
+    assert "RuntimeError: take_the_first() raised StopIteration" in await handle.reason()

@@ -327,3 +327,17 @@ async def test_an_event_that_nobody_could_receive_is_refused_where_it_is_sent(ap
         await send_event("a", "x", {"n": float("nan")})
     with pytest.raises(SerializationError, match="JSON"):
         await send_event("a", "x", {"o": object()})
+
+
+async def test_an_empty_id_of_a_call_is_refused_where_it_is_made(apps: Apps) -> None:
+    @activity
+    async def unnamed(ctx: WorkflowContext) -> None: ...
+
+    @workflow
+    async def naming(ctx: WorkflowContext) -> str:
+        with pytest.raises(ValueError, match="the id of a call is empty: leave it out"):
+            await unnamed(ctx, activity_id="")
+        return "refused"
+
+    handle = await (await apps.open()).start(naming)
+    assert await handle.result(timeout=SOON) == "refused"

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from sqlalchemy.exc import IntegrityError
 
 from edda import exceptions
-from edda.engine.codec import decode_error, encode_error, register_error, summarise_error
+from edda.engine.codec import decode_error, encode_error, in_words, register_error, summarise_error
 from edda.engine.codec.errors import ERROR_CHARS_MAX, STACK_TRACE_CHARS_MAX
 from edda.exceptions import (
     CompensationFailedError,
@@ -379,6 +379,62 @@ def test_encoding_never_raises(error: BaseException) -> None:
     text.encode()
     assert "\x00" not in text
     assert type(decode_error(text)) is type(error)
+
+
+class Hasty(Exception):
+    def __str__(self) -> str:
+        raise asyncio.CancelledError
+
+
+class Unfinished(RecordedError):
+    def __init__(self) -> None:
+        pass
+
+
+class Disguised(Exception):
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no class")
+
+
+class NamelessClass(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("no name")
+
+    @property
+    def __module__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("no module")
+
+
+class Nameless(Exception, metaclass=NamelessClass):
+    pass
+
+
+class Halved(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+Halved.__qualname__ = "Hal\ud800ved"
+
+
+@pytest.mark.parametrize(
+    ("cls", "told"),
+    [
+        (Hasty, "Hasty"),
+        (Unfinished, "Unfinished"),
+        (Disguised, "Disguised"),
+        (Nameless, "Nameless"),
+        (Halved, "Hal\\ud800ved"),
+    ],
+    ids=["str is cancelled", "no type", "no class", "no name", "half a character"],
+)
+def test_the_worst_of_classes_is_recorded_and_has_words(cls: type[Exception], told: str) -> None:
+    error = raised(cls())
+    summary = summarise_error(encode_error(error))
+    assert summary.error_type == told
+    assert in_words(error)
 
 
 @given(

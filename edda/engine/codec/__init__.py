@@ -3,6 +3,7 @@
 from edda.engine.codec.calls import BoundArguments, SignatureCodec, canonical_hash
 from edda.engine.codec.errors import (
     ErrorSummary,
+    class_name,
     decode_error,
     encode_error,
     in_words,
@@ -28,5 +29,6 @@ __all__ = [
     "summarise_error",
     "ErrorSummary",
     "message_of",
+    "class_name",
     "in_words",
 ]

@@ -32,6 +32,7 @@ STACK_TRACE_CHARS_MAX = 16 * 1024
 MESSAGE_CHARS_MAX = 64 * 1024
 ERROR_CHARS_MAX = 256 * 1024
 """An error must fit where a result fits; a larger one keeps type, message, stack trace and loses the rest."""
+NAMELESS = "Exception"
 CAUSES_MAX = 8
 """Causes of causes, and errors inside errors (groups), together."""
 
@@ -94,8 +95,8 @@ def message_of(error: BaseException) -> str:
     """Its message, storable and bounded, whatever its class does when it is asked."""
     try:
         message = _sound(str(error))
-    except Exception:
-        return f"<{type(error).__qualname__} whose str() failed>"
+    except (Exception, asyncio.CancelledError):
+        return f"<{class_name(error, whole=True)} whose str() failed>"
     if len(message) > MESSAGE_CHARS_MAX:
         return f"{message[:MESSAGE_CHARS_MAX]}… ({len(message)} characters)"
     return message
@@ -103,7 +104,16 @@ def message_of(error: BaseException) -> str:
 
 def in_words(error: BaseException) -> str:
     """Type and message, for people."""
-    return f"{type(error).__name__}: {message_of(error)}"
+    return f"{class_name(error)}: {message_of(error)}"
+
+
+def class_name(error: BaseException, *, whole: bool = False) -> str:
+    """The name of its class, for people, whatever a metaclass makes of that; `whole`: and of what it is defined in."""
+    try:
+        name: object = type(error).__qualname__ if whole else type(error).__name__
+        return _sound(name) if isinstance(name, str) else NAMELESS
+    except Exception:
+        return NAMELESS
 
 
 class ErrorTagger(Tagger):
@@ -196,9 +206,22 @@ class ErrorTagger(Tagger):
 
 def _heading(error: BaseException) -> Record:
     cls = type(error)
-    shown = error.error_type if isinstance(error, RecordedError) else cls.__qualname__
+    shown = getattr(error, "error_type", None) if issubclass(cls, RecordedError) else None
     message = message_of(error)
-    return {"error_type": _sound(shown), "error_message": message, "type": _sound(name_of(cls)), "args": [message]}
+    return {
+        "error_type": _sound(shown) if isinstance(shown, str) else class_name(error, whole=True),
+        "error_message": message,
+        "type": _place_of(cls),
+        "args": [message],
+    }
+
+
+def _place_of(cls: type) -> str:
+    """Under what it is found again; nothing is found under an empty one."""
+    try:
+        return _sound(name_of(cls))
+    except Exception:
+        return ""
 
 
 def _constructor_args(error: BaseException) -> tuple[object, ...]:
