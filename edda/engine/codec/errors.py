@@ -110,7 +110,7 @@ def in_words(error: BaseException) -> str:
 def class_name(error: BaseException, *, whole: bool = False) -> str:
     """The name of its class, for people, whatever a metaclass makes of that; `whole`: and of what it is defined in."""
     try:
-        name: object = type(error).__qualname__ if whole else type(error).__name__
+        name: Any = type(error).__qualname__ if whole else type(error).__name__  # a metaclass may say anything
         return _sound(name) if isinstance(name, str) else NAMELESS
     except Exception:
         return NAMELESS
