@@ -28,6 +28,7 @@ from edda.core.commit import (
 )
 from edda.core.history import HistoryEvent, InstanceId, WorkerId
 from edda.core.lifecycle import Status
+from edda.exceptions import StorageError
 from edda.storage.port import Fenced
 from edda.storage.sql.dialects.base import Dialect, Problem
 from edda.storage.sql.judge import ENDED_COLUMNS, LOCKED_COLUMNS, MOVED_COLUMNS, judge, targets
@@ -51,6 +52,7 @@ INSERT_EVENT: Final = insert("edda_inbox", INBOX_COLUMNS)
 INSERT_INSTANCE: Final = insert("edda_instance", NEW_INSTANCE_COLUMNS)
 INSERT_TERM: Final = insert("edda_search", SEARCH_COLUMNS)
 ACCEPTED: Final = frozenset({Verdict.COMMITTED, Verdict.WOKEN})
+CREATE_ATTEMPTS_MAX: Final = 5
 PAYLOAD_PER_STATEMENT: Final = 1_000_000
 """Escaped, that is at most a quarter of MariaDB's default `max_allowed_packet`. Inserts are split by the driver."""
 KEYS_PER_STATEMENT: Final = 200
@@ -226,20 +228,22 @@ def create(dialect: Dialect, new: NewInstance) -> Verb[Creation]:
     rows, _ = yield Statement(f"select {dialect.now}")
     now_us = int(rows[0][0])
     row = new_instance_row(new, now_us)
-    if dialect.insert_tells:
-        rows, _ = yield Statement(INSERT_INSTANCE + dialect.if_absent + " returning id", row)
-        created = bool(rows)
-    else:
-        created = yield from _insert_or_see(dialect, row)
-    if created:
-        yield from _write_terms(dialect, [new], now_us)
-        return _created(new)
-    known = yield from existing(dialect, [new.id])
-    return known[new.id]
+    for _ in range(CREATE_ATTEMPTS_MAX):
+        if (yield from _insert_or_see(dialect, row)):
+            yield from _write_terms(dialect, [new], now_us)
+            return _created(new)
+        known = yield from existing(dialect, [new.id])
+        if new.id in known:
+            return known[new.id]
+        # It was forgotten between the two statements, and its id is free.
+    raise StorageError(f"an instance '{new.id}' is in the way of a new one, and cannot be seen")
 
 
 def _insert_or_see(dialect: Dialect, row: tuple[Any, ...]) -> Verb[bool]:
-    """Insert; a duplicate key undoes only the statement on these databases, so the transaction goes on."""
+    """Insert if absent. Where that tells nothing, a duplicate key undoes the statement only, not the transaction."""
+    if dialect.insert_tells:
+        rows, _ = yield Statement(INSERT_INSTANCE + dialect.if_absent + " returning id", row)
+        return bool(rows)
     try:
         yield Statement(INSERT_INSTANCE, row)
     except Exception as error:

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 from edda.storage.sql import open_store
 from tests.databases import fresh_database
+from tests.storage.verb_pairs.forgetting import SITUATIONS, VERBS
 from tests.storage.verb_pairs.matrix import Case, Cell, Matrix, Table, cases, total
 from tests.storage.verb_pairs.orders import Order
-from tests.storage.verb_pairs.outbox import SITUATIONS, VERBS
 
 COLUMNS = (
     "first",

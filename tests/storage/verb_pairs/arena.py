@@ -14,8 +14,8 @@ from edda.storage.sql.server_database import ServerDatabase
 from edda.storage.sql.store import SqlStore
 from tests.storage.support import W1, W2
 from tests.storage.verb_pairs import contents
+from tests.storage.verb_pairs.forgetting import SITUATIONS
 from tests.storage.verb_pairs.orders import arranged
-from tests.storage.verb_pairs.outbox import SITUATIONS
 from tests.storage.verb_pairs.situations import Actor, renew, step
 from tests.storage.verb_pairs.stops import Gate, Watch, watching
 

@@ -17,8 +17,8 @@ from typing import Final
 from edda.storage.memory import MemoryStore
 from tests.storage.verb_pairs import contents
 from tests.storage.verb_pairs.arena import Arena, arena
+from tests.storage.verb_pairs.forgetting import SITUATIONS, VERBS
 from tests.storage.verb_pairs.orders import Order, Orders, Outcome, answer, arranged, orders
-from tests.storage.verb_pairs.outbox import SITUATIONS, VERBS
 from tests.storage.verb_pairs.situations import MEETING, Act, Situation
 
 PATIENCE_SECONDS: Final = 20.0

@@ -1,4 +1,4 @@
-"""The verbs of the outbox, a situation for them, and with it all verbs and all situations.
+"""The verbs of the outbox, and a situation for them.
 
 What a claim and a purge leave out because the other one has it locked is allowed, as for `claim` (see `orders`). The
 answer of a requeue is not compared: of two who requeue the same dead letter at once both may hear that it was there.
@@ -205,5 +205,5 @@ POSTED_OUT: Final = Situation(
     ),
 )
 
-SITUATIONS: Final = (*MAIL_SITUATIONS, POSTED_OUT)
-VERBS: Final = (*MAIL_VERBS, "lease", "delivered", "later", "dead", "give back", "enqueue", "requeue", "purge")
+OUTBOX_SITUATIONS: Final = (*MAIL_SITUATIONS, POSTED_OUT)
+OUTBOX_VERBS: Final = (*MAIL_VERBS, "lease", "delivered", "later", "dead", "give back", "enqueue", "requeue", "purge")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 
+from tests.storage.verb_pairs.forgetting import VERBS
 from tests.storage.verb_pairs.matrix import Matrix, cases, missed, sample, total
 from tests.storage.verb_pairs.mutants import MUTANTS, routes_with_the_wake
-from tests.storage.verb_pairs.outbox import VERBS
 
 
 def test_every_ordered_pair_of_verbs_has_a_situation() -> None:

@@ -275,14 +275,17 @@ def write(dialect: Dialect, worker: WorkerId, batch: Batch) -> Verb[BatchOutcome
         verdicts[place] = Verdict(verdict)
     creations: tuple[Creation, ...] = ()
     if batch.starts:
-        creations = yield from _creations(dialect, batch, verdicts, set(inserted or ()))
+        creations = yield from _creations(dialect, worker, batch, verdicts, set(inserted or ()))
     return BatchOutcome(now_us=int(now_us), verdicts=tuple(verdicts), creations=creations)
 
 
 def _creations(
-    dialect: Dialect, batch: Batch, verdicts: Sequence[Verdict], inserted: set[InstanceId]
+    dialect: Dialect, worker: WorkerId, batch: Batch, verdicts: Sequence[Verdict], inserted: set[InstanceId]
 ) -> Verb[tuple[Creation, ...]]:
-    """What became of the starts; for those that were there, a second statement looks whose they are."""
+    """What became of the starts; for those that were there, a second statement looks whose they are.
+
+    What was there, and was forgotten between the two, is started after all.
+    """
     from edda.storage.sql.commits import ACCEPTED, existing
 
     for commit, verdict in zip(batch.commits, verdicts, strict=True):
@@ -297,6 +300,9 @@ def _creations(
             creations.append(None)
     absent = [new.id for new, creation in zip(batch.starts, creations, strict=True) if creation is None]
     known = (yield from existing(dialect, absent)) if absent else {}
+    if forgotten := tuple(new for new in batch.starts if new.id in absent and new.id not in known):
+        again = yield from write(dialect, worker, Batch(starts=forgotten))
+        known |= {new.id: creation for new, creation in zip(forgotten, again.creations, strict=True)}
     return tuple(
         creation if creation is not None else known[new.id]
         for new, creation in zip(batch.starts, creations, strict=True)
