@@ -69,6 +69,21 @@ def test_what_cannot_be_used_is_said_at_once(url: str) -> None:
         open_store(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("sqlite:///x.db?mode=ro", r"\?mode="),
+        ("sqlite+aiosqlite:///x.db?timeout=5&cache=shared", r"\?timeout=, \?cache="),
+        ("sqlite://?schema=a", r"\?schema="),
+        ("sqlite:///x.db?immutable", r"\?immutable="),
+    ],
+)
+def test_sqlite_has_no_options_and_heeds_none_in_silence(url: str, named: str) -> None:
+    with pytest.raises(StorageError, match=f"has no options, and this one has {named};"):
+        parse(url)
+    assert parse("sqlite:///what%3F.db").database == "what?.db"
+
+
 @pytest.mark.parametrize(("url", "extra"), [("postgresql://db/x", "postgresql"), ("mariadb://db/x", "mysql")])
 def test_a_missing_driver_names_what_to_install(monkeypatch: pytest.MonkeyPatch, url: str, extra: str) -> None:
     monkeypatch.setattr("edda.storage.sql.find_spec", lambda _: None)

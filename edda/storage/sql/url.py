@@ -98,6 +98,11 @@ def parse(url: str) -> DatabaseUrl:
     if kind == "sqlite":
         if place:
             raise StorageError(f"'{url}' has two slashes where SQLite has three (relative) or four (absolute path)")
+        if options:  # a driver of a server has options of its own; here nobody would heed them
+            raise StorageError(
+                f"A SQLite URL has no options, and this one has {', '.join(f'?{name}=' for name in options)}; "
+                "in the name of a file, write ? as %3F"
+            )
         path = None if database in ("", ":memory:") else database
         return DatabaseUrl(kind=kind, user=None, password=None, host=None, port=None, database=path, options=options)
     user, at, address = place.rpartition("@")
