@@ -4,6 +4,8 @@ Laws:
 - One process at a time has it, and only that one runs workers: a second waits, so a reloading server finds its
   successor ready. Having it means that every other worker in the file is dead.
 - The lock, not the lease, is the truth. The lease is renewed all the same, so the row says when the worker was seen.
+- Who only looks shares the lock for a moment, and so is in the way of nobody who looks. A worker that it was in the way
+  of tries again.
 """
 
 from __future__ import annotations
@@ -38,12 +40,20 @@ if sys.platform == "win32":  # pragma: no cover - no Windows here
             return False
         return True
 
+    _try_share = _try_lock  # it has no locks to share
+
 else:
     import fcntl
 
     def _try_lock(handle: int) -> bool:
+        return _try(handle, fcntl.LOCK_EX)
+
+    def _try_share(handle: int) -> bool:
+        return _try(handle, fcntl.LOCK_SH)
+
+    def _try(handle: int, kind: int) -> bool:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True
@@ -52,8 +62,8 @@ else:
 class FileLock:
     """The lock of one database. Several lease lines of one store share it; a database in memory has none to take."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._path = path.with_name(path.name + ".edda-lock") if path is not None else None
+    def __init__(self, database: Path | None) -> None:
+        self._path = database.with_name(database.name + ".edda-lock") if database is not None else None
         self._handle: int | None = None
         self._users = 0
 
@@ -62,14 +72,14 @@ class FileLock:
         return self._users > 0
 
     def try_take(self) -> bool:
-        if self._users == 0 and self._path is not None:
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
-            if not _try_lock(handle):
-                os.close(handle)
-                return False
-            self._handle = handle
+        if self._users == 0 and self._path is not None and not self._take(self._path):
+            return False
         self._users += 1
         return True
+
+    def _take(self, path: Path) -> bool:
+        self._handle = _open_locked(path, os.O_RDWR | os.O_CREAT, _try_lock)
+        return self._handle is not None
 
     def give_back(self) -> None:
         """The file stays: removing it while another opens it would give two processes a lock each."""
@@ -79,28 +89,36 @@ class FileLock:
             self._handle = None
 
     def is_free(self) -> bool:
-        """Whether certainly no process has it. For those who only look: nothing is made, and whoever takes it meanwhile
-        tries again."""
-        if self.is_held or self._path is None:
-            return False
-        try:
-            handle = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        except OSError:
-            return False
-        try:
-            return _try_lock(handle)
-        except OSError:  # a file system that locks only what can be written
-            return False
-        finally:
-            os.close(handle)
+        """Whether certainly no process has it."""
+        return not self.is_held and self._is_held_by_others() is False
 
     def is_held_elsewhere(self) -> bool:
-        if self.is_held:
-            return False
-        if self.try_take():
-            self.give_back()
-            return False
-        return True
+        """Whether certainly another has it."""
+        return not self.is_held and self._is_held_by_others() is True
+
+    def _is_held_by_others(self) -> bool | None:
+        """None where that is not to be known: there is no such file, or it may not be read. Nothing is made."""
+        if self._path is None:
+            return None
+        try:
+            handle = _open_locked(self._path, os.O_RDONLY, _try_share)
+        except OSError:
+            return None
+        if handle is not None:
+            os.close(handle)
+        return handle is None
+
+
+def _open_locked(path: Path, flags: int, try_lock: Callable[[int], bool]) -> int | None:
+    """A descriptor that has the lock; None where another has it."""
+    handle = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o644)
+    locked = False
+    try:
+        locked = try_lock(handle)
+    finally:
+        if not locked:
+            os.close(handle)
+    return handle if locked else None
 
 
 class SqliteLeaseLine:
