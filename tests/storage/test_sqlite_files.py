@@ -1,9 +1,13 @@
-"""What SQLite has beside its database, and who is in the way: the lock of the worker, and looks."""
+"""What SQLite has beside its database, and who is in the way: the lock of the worker, forks, and looks."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,3 +63,117 @@ async def test_a_worker_that_a_look_was_in_the_way_of_tries_again(path: Path) ->
     await asyncio.wait_for(joining, timeout=5)
     await world.close()
     await world.store.close()
+
+
+# -- forks ------------------------------------------------------------------------------------------------------------
+
+WITH_A_CHILD = """
+import asyncio, os, signal, sys
+from edda.storage.sql import open_store
+
+async def main(url):
+    store = open_store(url)
+    await store.open()
+    line = store.lease_line()
+    await line.register("other", service="x", lease_us=10**12)
+    if os.fork() == 0:
+        signal.alarm(60)
+        print(os.getpid(), flush=True)
+        signal.pause()
+    await asyncio.sleep(60)
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+FORKS_IN_THE_MIDDLE = """
+import os, sys, threading
+from pathlib import Path
+from edda.storage.sql import sqlite_presence
+
+lock = sqlite_presence.FileLock(Path(sys.argv[1]))
+lock.try_take()
+lock.give_back()  # now there is a file to look at
+begun, forked = threading.Event(), threading.Event()
+
+def slowly(try_lock):
+    def wait(handle):
+        begun.set()
+        forked.wait(0.3)  # for a fork that does not wait for us
+        return try_lock(handle)
+    return wait
+
+def has_a_copy():
+    wanted = os.stat(sys.argv[1] + ".edda-lock").st_ino
+    for handle in range(3, 100):
+        try:
+            if os.fstat(handle).st_ino == wanted:
+                return True
+        except OSError:
+            pass
+    return False
+
+sqlite_presence._try_lock = slowly(sqlite_presence._try_lock)
+sqlite_presence._try_share = slowly(sqlite_presence._try_share)
+thread = threading.Thread(target=getattr(lock, sys.argv[2]))
+thread.start()
+begun.wait()
+if (child := os.fork()) == 0:
+    os._exit(has_a_copy())
+forked.set()
+thread.join()
+print("copied" if os.waitpid(child, 0)[1] else "clean", flush=True)
+"""
+
+
+@pytest.mark.process
+async def test_a_killed_worker_has_no_lock_even_if_a_child_that_it_forked_lives_on(path: Path) -> None:
+    url = f"sqlite:///{path}"
+    process = _start(WITH_A_CHILD, url)
+    assert process.stdout is not None
+    child = int(await asyncio.to_thread(process.stdout.readline))
+    looker, world = FileLock(path), World(open_store(url))
+    try:
+        assert looker.is_held_elsewhere()  # the child took nothing from its parent
+        process.kill()
+        process.wait()
+        assert looker.is_free()
+        await world.store.open()
+        await asyncio.wait_for(world.worker(W1), timeout=5)
+        os.kill(child, 0)  # it lives
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.stdout.close()
+        await world.close()
+        await world.store.close()
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("what", ["try_take", "is_free"])
+def test_a_fork_waits_for_who_is_just_opening_the_lock_file(path: Path, what: str) -> None:
+    """The child could not close what nobody had noted yet."""
+    program = [sys.executable, "-c", FORKS_IN_THE_MIDDLE, str(path), what]
+    assert subprocess.run(program, stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout == "clean\n"
+
+
+def test_a_lock_that_was_given_back_is_free_whoever_has_a_copy_of_it(path: Path) -> None:
+    lock = FileLock(path)
+    assert lock.try_take()
+    wanted = path.with_name("edda.db.edda-lock").stat().st_ino
+    (handle,) = [handle for handle in range(3, 1000) if _inode(handle) == wanted]
+    copy = os.dup(handle)
+    lock.give_back()
+    try:
+        assert FileLock(path).is_free()
+    finally:
+        os.close(copy)
+
+
+def _inode(handle: int) -> int | None:
+    try:
+        return os.fstat(handle).st_ino
+    except OSError:
+        return None
+
+
+def _start(program: str, url: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True)

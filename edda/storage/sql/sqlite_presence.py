@@ -4,6 +4,7 @@ Laws:
 - One process at a time has it, and only that one runs workers: a second waits, so a reloading server finds its
   successor ready. Having it means that every other worker in the file is dead.
 - The lock, not the lease, is the truth. The lease is renewed all the same, so the row says when the worker was seen.
+- It is this process that has the lock: a forked child closes its copy, or the lock would live as long as the child.
 - Who only looks shares the lock for a moment, and so is in the way of nobody who looks. A worker that it was in the way
   of tries again.
 """
@@ -11,9 +12,11 @@ Laws:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -42,6 +45,9 @@ if sys.platform == "win32":  # pragma: no cover - no Windows here
 
     _try_share = _try_lock  # it has no locks to share
 
+    def _unlock(handle: int) -> None:
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
@@ -50,6 +56,9 @@ else:
 
     def _try_share(handle: int) -> bool:
         return _try(handle, fcntl.LOCK_SH)
+
+    def _unlock(handle: int) -> None:
+        fcntl.flock(handle, fcntl.LOCK_UN)
 
     def _try(handle: int, kind: int) -> bool:
         try:
@@ -72,20 +81,33 @@ class FileLock:
         return self._users > 0
 
     def try_take(self) -> bool:
-        if self._users == 0 and self._path is not None and not self._take(self._path):
-            return False
-        self._users += 1
-        return True
+        with _no_fork:
+            if self._users == 0 and self._path is not None and not self._take(self._path):
+                return False
+            self._users += 1
+            return True
 
     def _take(self, path: Path) -> bool:
         self._handle = _open_locked(path, os.O_RDWR | os.O_CREAT, _try_lock)
-        return self._handle is not None
+        if self._handle is None:
+            return False
+        _taken.add(self)
+        return True
 
     def give_back(self) -> None:
         """The file stays: removing it while another opens it would give two processes a lock each."""
-        self._users -= 1
-        if self._users == 0 and self._handle is not None:
-            os.close(self._handle)
+        with _no_fork:
+            self._users -= 1
+            if self._users == 0 and self._handle is not None:
+                handle, self._handle = self._handle, None
+                _taken.discard(self)
+                _unlock_and_close(handle)
+
+    def forget(self) -> None:
+        """For a forked child. Unlocking would take the lock from the parent, as it is one lock for both."""
+        if self._handle is not None:
+            with contextlib.suppress(OSError):  # who forks may have closed whatever is open
+                os.close(self._handle)
             self._handle = None
 
     def is_free(self) -> bool:
@@ -100,13 +122,14 @@ class FileLock:
         """None where that is not to be known: there is no such file, or it may not be read. Nothing is made."""
         if self._path is None:
             return None
-        try:
-            handle = _open_locked(self._path, os.O_RDONLY, _try_share)
-        except OSError:
-            return None
-        if handle is not None:
-            os.close(handle)
-        return handle is None
+        with _no_fork:
+            try:
+                handle = _open_locked(self._path, os.O_RDONLY, _try_share)
+            except OSError:
+                return None
+            if handle is not None:
+                _unlock_and_close(handle)
+            return handle is None
 
 
 def _open_locked(path: Path, flags: int, try_lock: Callable[[int], bool]) -> int | None:
@@ -119,6 +142,35 @@ def _open_locked(path: Path, flags: int, try_lock: Callable[[int], bool]) -> int
         if not locked:
             os.close(handle)
     return handle if locked else None
+
+
+def _unlock_and_close(handle: int) -> None:
+    """Closing alone frees nothing while a child has a copy, from a fork of which Python was not told."""
+    try:
+        _unlock(handle)
+    finally:
+        os.close(handle)
+
+
+# -- forks ------------------------------------------------------------------------------------------------------------
+# They are the process's, and so is what has to be known about them: which descriptors a child must close.
+
+_no_fork: Final = threading.RLock()
+"""Held while a lock file is opened or closed, and by who forks: else a child could have a copy that is not noted yet.
+It can be had twice, because a signal handler may fork in the middle."""
+_taken: Final[set[FileLock]] = set()
+"""Not weakly: a lock that nobody gave back keeps its descriptor open, and a child has to close that one, too."""
+
+
+def _after_fork_in_child() -> None:
+    for lock in _taken:
+        lock.forget()
+    _taken.clear()
+    _no_fork.release()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_no_fork.acquire, after_in_parent=_no_fork.release, after_in_child=_after_fork_in_child)
 
 
 class SqliteLeaseLine:
