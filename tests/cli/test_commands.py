@@ -106,6 +106,8 @@ def test_who_says_too_little_sees_the_help_and_an_exit_code(
         (["db", "gc"], 2, "--older-than"),
         (["db", "gc", "--older-than", "soon"], 2, "'soon' is no duration"),
         (["db", "sql", "--from-version", "99"], 2, "there is no version 99"),
+        (["ls", "--db", "sqlite:///a%00b"], 4, "[database: sqlite:///a%00b]"),
+        (["doctor", "--db", "sqlite:////"], 4, "Cannot open the SQLite database /: unable to open"),
         (["ls", "--db", "sqlite:///edda.db?mode=ro"], 4, "has no options, and this one has ?mode=;"),
         (["ls", "--db", "oracle://x"], 4, "of the kind 'oracle'"),
         (["ls", "--db", "postgresql://nobody@127.0.0.1:1/x"], 4, "cannot be reached"),

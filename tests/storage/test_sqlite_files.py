@@ -1,4 +1,4 @@
-"""What SQLite has beside its database, and who is in the way: the lock of the worker, forks, and looks."""
+"""What SQLite has beside its database, and who is in the way: the lock of the worker, forks, looks, and bad paths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from edda.storage.sql import open_store
+from edda.exceptions import StorageError
+from edda.storage.sql import open_reader, open_store
 from edda.storage.sql.sqlite_presence import FileLock
 from tests.storage.support import W1, World
 
@@ -177,3 +178,39 @@ def _inode(handle: int) -> int | None:
 
 def _start(program: str, url: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True)
+
+
+# -- paths ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["loop", "a%00b", "x" * 300, "loop/x", "there/"])
+async def test_a_path_that_cannot_be_opened_is_said_and_nothing_else(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StorageError, match=r"Cannot open the SQLite database .*: ."):
+        await open_store(f"sqlite:///{tmp_path}/{name}").open()
+
+
+@pytest.mark.parametrize("name", ["loop", "a%00b", "x" * 300, "there"])
+async def test_who_looks_hears_the_same_of_a_bad_path(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(StorageError, match=r"SQLite database .*(: .|An app makes it)"):
+        await open_reader(f"sqlite:///{tmp_path}/{name}").open()
+
+
+async def test_the_root_of_all_files_is_no_database() -> None:
+    with pytest.raises(StorageError, match="Cannot open the SQLite database /: unable to open"):
+        await open_store("sqlite:////").open()
+
+
+@pytest.mark.parametrize("name", ["edda.db", "x" * 246])
+async def test_a_lock_file_that_cannot_be_opened_is_said(tmp_path: Path, name: str) -> None:
+    """One that may not be written (a directory stands for it here, as root may write all), or has too long a name."""
+    (tmp_path / "edda.db.edda-lock").mkdir()
+    store = open_store(f"sqlite:///{tmp_path}/{name}")
+    await store.open()
+    with pytest.raises(StorageError, match=rf"SQLite database .*/{name}: .*/{name}\.edda-lock") as caught:
+        await store.lease_line().connect()
+    assert isinstance(caught.value.__cause__, OSError)
+    await store.close()

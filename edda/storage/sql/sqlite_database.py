@@ -28,7 +28,7 @@ from edda.storage.sql.dialects.base import Problem
 from edda.storage.sql.dialects.sqlite import PRIMARY_CODES, SqliteDialect
 from edda.storage.sql.migrate import migrate, missing, must_be_current
 from edda.storage.sql.runner import ATTEMPTS_MAX, DuplicateKeyError
-from edda.storage.sql.sqlite_presence import FileLock, SqliteLeaseLine
+from edda.storage.sql.sqlite_presence import FileLock, SqliteLeaseLine, cannot_open
 from edda.storage.sql.sqlite_thread import ConnectionThread
 from edda.storage.sql.url import DatabaseUrl
 from edda.storage.sql.verb import Rows, Statement, Verb, drive_sync
@@ -67,8 +67,7 @@ class SqliteDatabase:
     ) -> None:
         self.dialect = SqliteDialect()
         self.url = url
-        # Past symbolic links, as SQLite does: one file has one lock beside it, by whatever path it is opened.
-        self.path = Path(url.database).resolve() if url.database is not None else None
+        self.path = _resolved(url.database) if url.database is not None else None
         self.gate = asyncio.Lock()
         self.on_statement: BlockingHook | None = None
         self.file_lock = FileLock(self.path)
@@ -103,7 +102,7 @@ class SqliteDatabase:
             raise
 
     async def _open_to_look(self) -> None:
-        if self.path is None or not self.path.exists():
+        if self.path is None or not _exists(self.path):
             raise StorageError(
                 "A SQLite database in memory cannot be seen from outside its process"
                 if self.path is None
@@ -161,8 +160,8 @@ class SqliteDatabase:
                 uri=target.startswith("file:"),
             )
             connection.create_function("edda_now_us", 0, self._now_us)
-        except sqlite3.Error as error:
-            raise StorageError(f"Cannot open the SQLite database {target}: {error}") from error
+        except (sqlite3.Error, ValueError) as error:
+            raise cannot_open(self.path, error) from error
         return connection
 
     async def checkpoint_here(self, *, here: bool) -> None:
@@ -288,6 +287,21 @@ class SqliteDatabase:
         from edda.storage.sql.session_sqlite import SqliteLines
 
         return SqliteLines(self, url=self.url.sqlalchemy, hold_seconds=self._session_hold_seconds)
+
+
+def _resolved(path: str) -> Path:
+    """Past symbolic links, as SQLite does: one file has one lock beside it, by whatever path it is opened."""
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # no current directory, a loop of links, a NUL
+        raise cannot_open(path, error) from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:  # a name that is too long, a directory that may not be searched
+        raise cannot_open(path, error) from error
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

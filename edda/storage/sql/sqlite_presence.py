@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from edda.core.history import WorkerId
+from edda.exceptions import StorageError
 from edda.storage.port import Renewal
 from edda.storage.sql import workers
 from edda.storage.sql.verb import Verb, drive_sync
@@ -72,7 +73,8 @@ class FileLock:
     """The lock of one database. Several lease lines of one store share it; a database in memory has none to take."""
 
     def __init__(self, database: Path | None) -> None:
-        self._path = database.with_name(database.name + ".edda-lock") if database is not None else None
+        self._database = database
+        self._path = Path(f"{database}.edda-lock") if database is not None else None
         self._handle: int | None = None
         self._users = 0
 
@@ -81,6 +83,7 @@ class FileLock:
         return self._users > 0
 
     def try_take(self) -> bool:
+        """Raises `StorageError` where the file can be neither opened nor made."""
         with _no_fork:
             if self._users == 0 and self._path is not None and not self._take(self._path):
                 return False
@@ -88,7 +91,10 @@ class FileLock:
             return True
 
     def _take(self, path: Path) -> bool:
-        self._handle = _open_locked(path, os.O_RDWR | os.O_CREAT, _try_lock)
+        try:
+            self._handle = _open_locked(path, os.O_RDWR | os.O_CREAT, _try_lock)
+        except OSError as error:
+            raise cannot_open(self._database, error) from error
         if self._handle is None:
             return False
         _taken.add(self)
@@ -150,6 +156,10 @@ def _unlock_and_close(handle: int) -> None:
         _unlock(handle)
     finally:
         os.close(handle)
+
+
+def cannot_open(path: Path | str | None, error: Exception) -> StorageError:
+    return StorageError(f"Cannot open the SQLite database {path or ':memory:'}: {error}")
 
 
 # -- forks ------------------------------------------------------------------------------------------------------------
