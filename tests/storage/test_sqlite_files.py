@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -214,3 +215,40 @@ async def test_a_lock_file_that_cannot_be_opened_is_said(tmp_path: Path, name: s
         await store.lease_line().connect()
     assert isinstance(caught.value.__cause__, OSError)
     await store.close()
+
+
+IN_A_CLOSED_DIRECTORY = """
+import asyncio, os, sys
+from edda.storage.sql import open_reader, open_store
+
+async def main(directory):
+    url = f"sqlite:///{directory}/edda.db"
+    store, reader = open_store(url), open_reader(url)  # which imports what may not be read later
+    await store.open()
+    await reader.open()
+    await reader.close()
+    await store.close()  # who wrote and closes last leaves no log
+    os.chmod(directory, 0o555)
+    if os.geteuid() == 0:  # who may write everywhere
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    reader = open_reader(url)
+    try:
+        await reader.open()
+    except Exception as error:
+        print(f"{type(error).__name__}: {error}")
+    await reader.close()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+@pytest.mark.process
+def test_who_may_not_write_beside_an_idle_database_is_told_what_sqlite_needs() -> None:
+    with tempfile.TemporaryDirectory() as directory:  # `tmp_path` lies where nobody else may go
+        program = [sys.executable, "-c", IN_A_CLOSED_DIRECTORY, directory]
+        done = subprocess.run(program, stdout=subprocess.PIPE, text=True, timeout=60, check=True)
+        Path(directory).chmod(0o755)
+    assert done.stdout.startswith(f"StorageError: Cannot use the SQLite database {directory}/edda.db: attempt to write")
+    assert "SQLite needs to write its -wal and -shm files beside it, so that directory must be writable" in done.stdout

@@ -43,6 +43,9 @@ BlockingHook = Callable[[str, Statement | Literal["COMMIT"]], None]
 BUSY_SECONDS_MAX: Final = 5.0
 OPENING_PAUSE_SECONDS: Final = 0.01
 CHECKPOINT_PAGES: Final = 1000
+NO_FILES_BESIDE: Final = frozenset({sqlite3.SQLITE_READONLY_DIRECTORY, sqlite3.SQLITE_CANTOPEN})
+"""What SQLite says of a file that it has open already, where it cannot make those beside it. To open it as immutable
+would do without them, and read nonsense as soon as a worker begins."""
 FIRST_VERSION_WITHOUT_RESET_BUG: Final = (3, 51, 3)
 SESSION_HOLD_SECONDS: Final = 20.0
 
@@ -247,6 +250,11 @@ class SqliteDatabase:
             return DuplicateKeyError(str(error))
         if problem is Problem.RETRY:
             return DatabaseUnavailableError(f"The database was in use by others for too long: {error}")
+        if getattr(error, "sqlite_errorcode", None) in NO_FILES_BESIDE and self.path is not None:
+            return StorageError(
+                f"Cannot use the SQLite database {self.path}: {error}. SQLite needs to write its -wal and -shm files "
+                "beside it, so that directory must be writable, also for who only looks; or look at a copy"
+            )
         return StorageError(f"The database refused: {error}")
 
     def _look_for_others(self) -> None:
