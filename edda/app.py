@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 import os
 import sys
 import warnings
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from edda.app_events import AppEvents
 from edda.app_instances import AppInstances, source_of
+from edda.careful_log import CarefulLogger
 from edda.core.history import InstanceId
 from edda.core.options import check_count, check_seconds
 from edda.core.retry import check_policy
@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # loaded with the first request
     from edda.http.asgi import Receive, Scope, Send
     from edda.metrics import Metrics
 
-log = logging.getLogger("edda.app")
+log = CarefulLogger("edda.app")
 
 
 LEASE_SECONDS_MIN: Final = 1.0

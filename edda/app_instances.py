@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
-import logging
 import sys
 from collections.abc import AsyncIterator, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, ParamSpec, TypeVar
 
+from edda.careful_log import CarefulLogger
 from edda.core.commit import NewInstance
 from edda.core.history import InstanceId
 from edda.core.lifecycle import CANCELLABLE, ENDED, REPAIRABLE, Status
@@ -40,7 +40,7 @@ from edda.workflow import (
     check_id,
 )
 
-log = logging.getLogger("edda.app")
+log = CarefulLogger("edda.app")
 
 P = ParamSpec("P")
 R = TypeVar("R")

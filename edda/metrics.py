@@ -11,11 +11,11 @@ Laws: the number of time series is bounded. Labels are names out of the user's c
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from edda.careful_log import CarefulLogger
 from edda.core.event import Receipt
 from edda.core.lifecycle import ENDED, SET_ASIDE
 from edda.exceptions import MissingExtraError
@@ -30,7 +30,7 @@ try:
 except ImportError as error:
     raise MissingExtraError(what="Counting", package="prometheus-client", extra="prometheus") from error
 
-log = logging.getLogger("edda.metrics")
+log = CarefulLogger("edda.metrics")
 
 QUICK_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """For what the database and the claimer do."""

@@ -42,6 +42,9 @@ ANSWERS: Final[Mapping[str, CallKind]] = {
 }
 """Which kind of call a recorded completion answers."""
 
+REFUSABLE: Final = frozenset({CallKind.CHILD_START, CallKind.EVENT_SEND, CallKind.COMPENSATION})
+"""Calls that have no row for their failure, and fail only where they bring more than may be stored."""
+
 
 @dataclass(slots=True)
 class Journal:
@@ -137,5 +140,6 @@ def describe_event(event: HistoryEvent) -> str:
 
 
 def fits(event: HistoryEvent, *, kind: CallKind, name: str) -> bool:
-    """Whether a recorded completion answers a call of this kind and name."""
-    return ANSWERS[event.kind] is kind and event.name == name
+    """Whether a recorded completion answers a call of this kind and name. What is refused has failed as an activity."""
+    refused = event.kind == Kind.ACTIVITY_FAILED and event.input is None and kind in REFUSABLE
+    return event.name == name and (refused or ANSWERS[event.kind] is kind)

@@ -30,6 +30,7 @@ from edda.engine.records import (
     record_failure,
     record_owed,
     record_received,
+    record_refused,
     record_rejected,
     record_start,
     record_success,
@@ -306,13 +307,16 @@ class BodyPhase:
 
     def _perform(self, call: Call) -> None:
         match call.kind:
+            case _ if call.refused is not None:
+                event = record_refused(self._instance, call, call.refused)
             case CallKind.CHILD_START:
                 event = record_child_start(self._instance, call)
             case CallKind.EVENT_SEND:
                 event = record_event_sent(self._instance, call)
             case _:
                 event = record_owed(self._instance, call)
-        self._body.answer(event, call, reply_to(call, event).value, None)
+        reply = reply_to(call, event)
+        self._body.answer(event, call, reply.value, reply.error)
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -322,6 +326,8 @@ class BodyPhase:
         if body.asked:
             for call in body.asked:
                 match call.kind:
+                    case _ if call.refused is not None and call.id not in self._journal.failures:
+                        self._instants[call.id] = call
                     case CallKind.ACTIVITY:
                         self._activities[call.id] = call
                     case CallKind.TIMER:
@@ -374,6 +380,8 @@ class BodyPhase:
 
     def _forget(self, call: Call) -> None:
         """Its answer is known: nothing is to be done for it any more."""
+        if call.refused is not None:
+            self._instants.pop(call.id, None)
         match call.kind:
             case CallKind.ACTIVITY:
                 self._activities.pop(call.id, None)

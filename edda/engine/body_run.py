@@ -76,6 +76,7 @@ class Call:
         "kind",
         "kwargs",
         "name",
+        "refused",
         "sent",
         "target",
         "wish",
@@ -94,6 +95,8 @@ class Call:
         self.activity: Activity[..., Any] | None = None
         self.args: tuple[Any, ...] = ()
         self.kwargs: dict[str, Any] = {}
+        self.refused: PayloadTooLargeError | None = None
+        """Why nothing will be done for it; recorded, so that it stays so under another limit."""
         self.due_us = 0
         self.child: NewInstance | None = None
         self.sent: tuple[NewEvent, Stored] | None = None
@@ -215,13 +218,10 @@ class BodyRun:
         return call
 
     def _check_size(self, call: Call, value: Stored | str) -> None:
-        """Refuse what is too large, as if it had not been called. Not what was recorded under another limit."""
         try:
             check_size(f"what {call.id} of {self.instance_id} is called with", value, limit=self._payload_bytes_max)
-        except PayloadTooLargeError:
-            if not any(event.call_id == call.id for event in self._journal.events):
-                del self.calls[call.id]
-                raise
+        except PayloadTooLargeError as error:
+            call.refused = error
 
     async def _answer(self, call: Call) -> Any:
         loop = self.loop

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from edda.engine.log import CarefulLogger
+from edda.careful_log import CarefulLogger
 
-log = CarefulLogger(logging.getLogger("edda.hooks"), {})
+log = CarefulLogger("edda.hooks")
 
 QUEUE_MAX: Final = 10_000
 """Calls that may wait. Beyond it the oldest are dropped, with one warning: an observer must not eat the memory."""

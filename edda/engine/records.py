@@ -25,7 +25,7 @@ from edda.engine.plans import plan_of
 from edda.engine.replies import Reply, activity_error
 from edda.engine.step import Step
 from edda.engine.user_line import user_line_of
-from edda.exceptions import SerializationError
+from edda.exceptions import PayloadTooLargeError, SerializationError
 from edda.storage.inbox import InboxEvent
 
 KEY: Final = "key"
@@ -145,6 +145,21 @@ def record_failure(instance: Instance, step: Step, outcome: Outcome) -> tuple[Hi
     )
     instance.tell("on_activity_failed", instance.id, step.call_id, step.code.name, error)
     return event, Reply(error=activity_error(event))
+
+
+def record_refused(instance: Instance, call: Call, error: PayloadTooLargeError) -> HistoryEvent:
+    """A call with more than may be stored: whatever it was, it failed as an activity does. Its input is not kept."""
+    log.warning("%s", error, extra=about(instance, activity=call.id))
+    event = instance.draft.record(
+        Kind.ACTIVITY_FAILED,
+        at_us=instance.now_us(),
+        call_id=call.id,
+        name=call.name,
+        output=encode_error(error),
+    )
+    if call.activity is not None:
+        instance.tell("on_activity_failed", instance.id, call.id, call.name, error)
+    return event
 
 
 def record_failed_attempt(

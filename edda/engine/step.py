@@ -47,7 +47,8 @@ class Step:
         """Take up what history says of failed attempts."""
         for event in failures:
             details = event.details()
-            self.errors = (*self.errors, details["error"])
+            error = details["error"]
+            self.errors = (*self.errors, {**error, "message": _shortened(error["message"])})
             self.spent_us += details["duration_us"] + details["delay_us"]
             self.due_us = event.at_us + details["delay_us"]
 
@@ -94,12 +95,12 @@ class Step:
 
 
 def _shortened(message: str) -> str:
-    """The row of its attempt has all of it."""
+    """The row of its attempt has it whole, as the error that it was."""
     return message if len(message) <= MESSAGE_CHARS_MAX else f"{message[:MESSAGE_CHARS_MAX]}…"
 
 
 def _not_too_many(errors: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One row has to hold them, however often it was tried; the rows of the attempts have every one."""
+    """One row has to hold them, however often it was tried; each has a row of its own."""
     left_out = len(errors) - FIRST_ERRORS - LAST_ERRORS
     if left_out <= 0:
         return {"errors": list(errors)}

@@ -19,6 +19,7 @@ from edda.engine.attempts import Outcome
 from edda.engine.codec import ValueCodec, decode_error, encode_error, in_words
 from edda.engine.instance import Instance, about
 from edda.engine.log import log
+from edda.engine.payload import check_size
 from edda.engine.phases import Pause, Phase, Write
 from edda.engine.records import DURATION, in_words_with_line, post, record_failed_attempt
 from edda.engine.replies import Reply
@@ -94,7 +95,9 @@ class UndoingPhase:
             post(self._instance, outcome.outbox, at_us=at_us)
         output: str | None = None
         with contextlib.suppress(SerializationError):  # shown to people; nobody depends on it
-            output = RESULT.encode_text(outcome.value)
+            text = RESULT.encode_text(outcome.value)
+            check_size("it", text, limit=self._instance.house.payload_bytes_max)
+            output = text
         return self._instance.draft.record(
             Kind.COMPENSATION_EXECUTED,
             at_us=at_us,

@@ -24,11 +24,12 @@ def user_line(innermost_first: Iterable[tuple[str, int]]) -> str:
             continue
         place = f"{file}:{line}"
         anything = anything or place
-        if not os.path.isabs(file) or file.startswith(_STANDARD_LIBRARY):
+        if not os.path.isabs(file):
             continue  # made at run time ("<string>"), or compiled somewhere else ("asyncpg/protocol/protocol.pyx")
-        if not any(folder in file for folder in _SITE_PACKAGES):
+        if any(folder in file for folder in _SITE_PACKAGES):  # which lie within the standard library, if in no venv
+            outermost_installed = place
+        elif not file.startswith(_STANDARD_LIBRARY):
             return place
-        outermost_installed = place
     return outermost_installed or anything or "an unknown line"
 
 

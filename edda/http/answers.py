@@ -8,12 +8,12 @@ stands in the answer and in the log, and nothing else leaves the house.
 from __future__ import annotations
 
 import json
-import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from edda.careful_log import CarefulLogger
 from edda.cloudevents import CloudEventError
 from edda.exceptions import (
     DatabaseUnavailableError,
@@ -25,7 +25,7 @@ from edda.exceptions import (
 )
 from edda.http.asgi import Headers
 
-log = logging.getLogger("edda.http")
+log = CarefulLogger("edda.http")
 
 RETRY_AFTER_SECONDS: Final = 1
 

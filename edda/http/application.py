@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+from edda.careful_log import CarefulLogger
 from edda.http.answers import (
     Answer,
     Problem,
@@ -37,7 +37,7 @@ from edda.http.request import Request, request_of
 from edda.http.routes import Callback, Cancel, Event, Handshake, Health, NotAllowed, Readiness, route_of
 from edda.telemetry import Tracing
 
-log = logging.getLogger("edda.http")
+log = CarefulLogger("edda.http")
 
 CHECK_SECONDS: Final = 5.0
 """For `/readyz`: whoever asks usually gives up after a few seconds."""

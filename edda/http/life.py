@@ -8,15 +8,15 @@ is told to go elsewhere, and does not begin it anew.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 
+from edda.careful_log import CarefulLogger
 from edda.exceptions import ShuttingDownError
 from edda.http.asgi import Receive, Send
 from edda.http.door import Door
 
-log = logging.getLogger("edda.http")
+log = CarefulLogger("edda.http")
 
 
 class Life:

@@ -15,13 +15,13 @@ It must not know the engine, SQL, or what a sink does. Laws:
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final, NamedTuple
 
+from edda.careful_log import CarefulLogger
 from edda.core.text import one_line
 from edda.exceptions import StorageError
 from edda.outbox.backoff import delay_us
@@ -44,7 +44,7 @@ from edda.storage.outbox import (
 from edda.storage.port import UnknownOutcome
 from edda.telemetry import Meters, Tracing
 
-log = logging.getLogger("edda.outbox")
+log = CarefulLogger("edda.outbox")
 
 PURGE_SECONDS: Final = 3600.0
 """How often old deliveries are deleted."""

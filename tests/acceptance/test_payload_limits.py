@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -126,16 +127,67 @@ async def test_what_was_recorded_under_a_larger_limit_is_replayed_under_a_smalle
     assert done == ["kept"]
 
 
-@workflow
-async def named_twice(ctx: WorkflowContext) -> int:
-    with pytest.raises(PayloadTooLargeError):
-        await keep(ctx, LARGE, activity_id="the one")
-    return await keep(ctx, "x", activity_id="the one")
+@pytest.mark.parametrize("limit", [LIMIT, 100 * LIMIT], ids=["the same limit", "a larger one"])
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_was_refused_stays_so(apps: Apps, way: str, limit: int) -> None:
+    gate = Gate()
+
+    @workflow
+    async def insisting(ctx: WorkflowContext) -> str:
+        try:
+            await WAYS[way](ctx, LARGE)
+        except PayloadTooLargeError:
+            await keep(ctx, "instead")
+        await gate.pass_(ctx)
+        return "did without"
+
+    handle = await (await apps.open(max_payload_bytes=LIMIT)).start(insisting)
+    handle = await apps.restart_at(gate, handle, max_payload_bytes=limit)
+    assert await handle.result(timeout=SOON) == "did without"
+    assert done == ["kept"]
 
 
-async def test_a_refused_call_leaves_its_id_free(apps: Apps) -> None:
+async def test_an_id_of_a_refused_call_is_taken(apps: Apps) -> None:
+    gate = Gate()
+
+    @workflow
+    async def named_twice(ctx: WorkflowContext) -> str:
+        with pytest.raises(PayloadTooLargeError):
+            await keep(ctx, LARGE, activity_id="the one")
+        await gate.pass_(ctx)
+        with pytest.raises(ValueError, match="'the one' was used before"):
+            await keep(ctx, "x", activity_id="the one")
+        return "refused twice"
+
     handle = await (await apps.open(max_payload_bytes=LIMIT)).start(named_twice)
-    assert await handle.result(timeout=SOON) == 1
+    assert await (await apps.restart_at(gate, handle)).result(timeout=SOON) == "refused twice"
+
+
+async def test_of_branches_beside_each_other_one_may_be_refused(apps: Apps) -> None:
+    gate = Gate()
+
+    @workflow
+    async def branching(ctx: WorkflowContext) -> list[str]:
+        answers = await asyncio.gather(keep(ctx, LARGE), keep(ctx, "x"), a_child(ctx, LARGE), return_exceptions=True)
+        await gate.pass_(ctx)
+        return [type(answer).__name__ for answer in answers]
+
+    handle = await (await apps.open(max_payload_bytes=LIMIT)).start(branching)
+    handle = await apps.restart_at(gate, handle, max_payload_bytes=100 * LIMIT)
+    assert await handle.result(timeout=SOON) == ["PayloadTooLargeError", "int", "PayloadTooLargeError"]
+
+
+async def test_history_says_what_was_refused_and_does_not_hold_it(apps: Apps) -> None:
+    @workflow
+    async def asking_too_much(ctx: WorkflowContext) -> None:
+        await keep(ctx, LARGE)
+
+    handle = await (await apps.open(max_payload_bytes=LIMIT)).start(asking_too_much)
+    with pytest.raises(PayloadTooLargeError):
+        await handle.result(timeout=SOON)
+    (refused,) = [event for event in await handle.history() if event.event_type == "ActivityFailed"]
+    assert refused.event_data["error_type"] == "PayloadTooLargeError"
+    assert LARGE not in str(refused.event_data)
 
 
 async def test_a_start_with_too_much_stores_nothing(apps: Apps) -> None:

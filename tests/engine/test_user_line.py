@@ -14,6 +14,7 @@ from edda.engine.user_line import user_line, user_line_of
 
 EDDA = module.__file__
 LIBRARY = "/venv/lib/python3.11/site-packages/asyncpg/connection.py"
+BESIDE_PYTHON = os.path.join(os.path.dirname(os.__file__), "site-packages", "shop", "orders.py")
 INSTALLED = "/venv/lib/python3.11/site-packages/shop/orders.py"
 STANDARD = os.path.join(os.path.dirname(os.__file__), "json", "decoder.py")
 COMPILED = "asyncpg/protocol/protocol.pyx"
@@ -31,6 +32,7 @@ USER, USERS_CALLER = "/srv/shop/payments.py", "/srv/shop/orders.py"
         ([EDDA, USER, EDDA], USER),
         ([COMPILED, LIBRARY, INSTALLED, EDDA], INSTALLED),
         ([STANDARD, INSTALLED, EDDA], INSTALLED),
+        ([STANDARD, BESIDE_PYTHON, EDDA], BESIDE_PYTHON),
         ([STANDARD, EDDA], STANDARD),
         ([GENERATED, STANDARD, EDDA], GENERATED),
         ([EDDA], "an unknown line"),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edda.core.history import COMPLETIONS, HistoryEvent, InstanceId, Kind
-from edda.core.journal import ANSWERS, CallKind, Journal, describe_call, describe_event, fits
+from edda.core.journal import ANSWERS, REFUSABLE, CallKind, Journal, describe_call, describe_event, fits
 
 KINDS = st.lists(st.sampled_from(Kind), max_size=30)
 
@@ -155,9 +155,16 @@ def test_every_completion_answers_one_kind_of_call_and_nothing_else_does() -> No
 @pytest.mark.parametrize("recorded", sorted(COMPLETIONS))
 @pytest.mark.parametrize("asked", CallKind)
 def test_a_completion_fits_a_call_of_its_kind_and_name(recorded: Kind, asked: CallKind) -> None:
-    answer = event(1, recorded, name="charge")
+    answer = event(1, recorded, name="charge")._replace(input="{}")
     assert fits(answer, kind=asked, name="charge") is (ANSWERS[recorded] is asked)
     assert not fits(answer, kind=asked, name="refund")
+
+
+@pytest.mark.parametrize("asked", CallKind)
+def test_a_call_that_was_refused_has_failed_as_an_activity_does(asked: CallKind) -> None:
+    answer = event(1, Kind.ACTIVITY_FAILED, name="charge")
+    assert answer.input is None
+    assert fits(answer, kind=asked, name="charge") is (asked is CallKind.ACTIVITY or asked in REFUSABLE)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-log = logging.getLogger("edda.storage")
+from edda.careful_log import CarefulLogger
+
+log = CarefulLogger("edda.storage")
 
 APART_SECONDS: Final = 0.02
 """Between two hints of one process: 50 a second are more than anybody can use."""

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache
 from typing import Any, Final, Literal, Protocol, TypeVar
 
+from edda.careful_log import CarefulLogger
 from edda.core.history import WorkerId
 from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.port import UnknownOutcome
@@ -36,7 +36,7 @@ BACKOFF_SECONDS_MAX: Final = 1.0
 ANSWER_SECONDS_MAX: Final = 30.0
 CLOSE_SECONDS_MAX: Final = 5.0
 
-_logger = logging.getLogger("edda.storage")
+_logger = CarefulLogger("edda.storage")
 
 
 class DuplicateKeyError(Exception):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Final, TypeVar
 
@@ -20,6 +19,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
+from edda.careful_log import CarefulLogger
 from edda.exceptions import StorageError
 from edda.storage.port import UnknownOutcome
 from edda.storage.sql.session_line import check_alive, run_verb, to_the_end
@@ -35,7 +35,7 @@ ROLLBACK_SECONDS_MAX = 5.0
 _LINE: Final = "edda.line"
 _NOTED: Final = "edda.noted"
 _FAILURE: Final = "edda.failure"
-_logger = logging.getLogger("edda.storage")
+_logger = CarefulLogger("edda.storage")
 
 
 class ServerLines:

@@ -13,7 +13,6 @@ Laws:
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncTransaction, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from edda.careful_log import CarefulLogger
 from edda.exceptions import SessionUnavailableError, StorageError
 from edda.storage.port import UnknownOutcome
 from edda.storage.sql.dialects.sqlite import PRIMARY_CODES
@@ -36,7 +36,7 @@ T = TypeVar("T")
 HOLD_WARNING_SECONDS = 1.0
 """Holding the gate is waiting for everybody else: a second is long."""
 
-_logger = logging.getLogger("edda.storage")
+_logger = CarefulLogger("edda.storage")
 
 
 class SqliteLines:

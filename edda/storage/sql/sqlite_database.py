@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sqlite3
 import time
 from collections.abc import Callable, Collection
@@ -20,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
+from edda.careful_log import CarefulLogger
 from edda.core.history import WorkerId
 from edda.exceptions import DatabaseUnavailableError, StorageError
 from edda.storage.port import LeaseLine, Reaped, UnknownOutcome
@@ -49,7 +49,7 @@ would do without them, and read nonsense as soon as a worker begins."""
 FIRST_VERSION_WITHOUT_RESET_BUG: Final = (3, 51, 3)
 SESSION_HOLD_SECONDS: Final = 20.0
 
-_logger = logging.getLogger("edda.storage")
+_logger = CarefulLogger("edda.storage")
 
 
 def system_clock_us() -> int:

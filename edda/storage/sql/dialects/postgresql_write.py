@@ -300,13 +300,14 @@ def _creations(
             creations.append(None)
     absent = [new.id for new, creation in zip(batch.starts, creations, strict=True) if creation is None]
     known = (yield from existing(dialect, absent)) if absent else {}
-    if forgotten := tuple(new for new in batch.starts if new.id in absent and new.id not in known):
-        again = yield from write(dialect, worker, Batch(starts=forgotten))
-        known |= {new.id: creation for new, creation in zip(forgotten, again.creations, strict=True)}
-    return tuple(
-        creation if creation is not None else known[new.id]
-        for new, creation in zip(batch.starts, creations, strict=True)
-    )
+    for place, new in enumerate(batch.starts):
+        creations[place] = creations[place] or known.get(new.id)
+    forgotten = [place for place, creation in enumerate(creations) if creation is None]
+    if forgotten:
+        again = yield from write(dialect, worker, Batch(starts=tuple(batch.starts[place] for place in forgotten)))
+        for place, creation in zip(forgotten, again.creations, strict=True):
+            creations[place] = creation
+    return tuple(creation for creation in creations if creation is not None)
 
 
 def _params(worker: WorkerId, batch: Batch) -> tuple[Parts, list[Any], list[int]]:
